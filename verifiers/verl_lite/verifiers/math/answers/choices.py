@@ -19,6 +19,9 @@ _LETTER = re.compile(
 _SEVERAL = re.compile(r"\(?\s*+([A-J](?>\s*+\)?+\s*+(?:,?\s*+and|,|&|;)?+\s*+\(?+\s*+[A-J])++)\s*+\)?\Z")
 
 
+_DENIED = re.compile(r"is\s+(?!(?:the\s+)?(?:only\s+)?(?:answer|correct|right|best|true)\b)", re.IGNORECASE)
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """The chosen letters, and the text that follows a single one."""
@@ -41,7 +44,7 @@ def read_choice(answer: Answer) -> Choice | None:
         letter = match[1] or match[2] or match[3]
         bare_lower = match[3] is not None and match[3].islower()
         offers_more = re.search(r"(?<![A-Za-z])\(?[A-J]\s*[):]", match[4]) is not None
-        if not bare_lower and not offers_more:
+        if not bare_lower and not offers_more and not _DENIED.match(match[4]):
             return Choice(frozenset(letter.upper()), match[4].strip())
     several = _SEVERAL.match(text)
     if several is not None:

@@ -282,21 +282,21 @@ def _written_power(tokens: list[Token], position: int) -> tuple[int, int]:
 
 def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:
     """Only for a reference that states a quantity and cannot be an expression as well."""
-    ours = reference.read(_asked)
+    ours = reference.read(named_quantity)
     if ours is None or not (ours.is_certain or reference.expr is None):
         return None
     return compare_read(comparer, reference, response)
 
 
-def _asked(reference: Answer) -> Quantity | None:
-    """The quantity of a reference, also of "r = 3 cm"."""
-    stated = reference.read(read_quantity)
-    return quantity_of(reference) if stated is None and reference.expr is None else stated
+def named_quantity(answer: Answer) -> Quantity | None:
+    """`read_quantity`, also of "r = 3 cm"."""
+    stated = answer.read(read_quantity)
+    return quantity_of(answer) if stated is None and "=" in answer.text else stated
 
 
 def compare_read(comparer: Comparer, reference: Answer, response: Answer) -> Decision:
     """The same value after conversion; a bare number where the unit may be implied."""
-    ours, theirs = reference.read(_asked), quantity_of(response)
+    ours, theirs = reference.read(named_quantity), quantity_of(response)
     assert ours is not None
     units = comparer.options.units
     given = unassigned(response.expr) if response.expr is not None else None

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from verl_lite.verifiers.math.answers.answer import Answer, read_answer
 from verl_lite.verifiers.math.answers.choices import read_choice
 from verl_lite.verifiers.math.answers.forms import signs
-from verl_lite.verifiers.math.answers.quantities import read_quantity
+from verl_lite.verifiers.math.answers.quantities import named_quantity, read_quantity
 from verl_lite.verifiers.math.answers.units import unit_name
 from verl_lite.verifiers.math.expressions import is_value, symbols
 from verl_lite.verifiers.math.reading.names import FUNCTIONS
@@ -82,7 +82,7 @@ def fits(reading: Reading, other: Answer, other_reading: Reading | None) -> bool
         is_other_choice = other.read(read_choice) is not None
         return not is_other_choice and (other.expr is None or reading.rest not in symbols(other.expr))
     if reading.kind == "unit":
-        return other.read(read_quantity) is None
+        return other.read(named_quantity) is None
     if reading.kind in ("unit letter", "approximation"):
         return True
     return other_reading is None or other_reading.kind != reading.kind
@@ -94,6 +94,10 @@ def same_rest(ours: Reading, theirs: Reading) -> bool:
         return {ours.kind, theirs.kind} <= {"constant", "condition"} and all(
             len(_gist(side.rest)) < 2 for side in (ours, theirs)
         )
+    if ours.kind == theirs.kind == "condition" and all(
+        re.fullmatch("[a-z]", "".join(_gist(s.rest))) for s in (ours, theirs)
+    ):
+        return True  # the letters may have other names
     return ours.kind == theirs.kind and ours.kind != "sentence" and _gist(ours.rest) == _gist(theirs.rest)
 
 
@@ -175,7 +179,7 @@ def _without_aside(answer: Answer) -> Reading | None:
 
 def _with_unit(answer: Answer) -> Reading | None:
     r"""t \cos 8t \mathrm{ft}: a formula with its unit, which the grammar does not read."""
-    if answer.expr is not None or "\\" not in answer.text or answer.read(read_quantity) is not None:
+    if answer.expr is not None or "\\" not in answer.text or answer.read(named_quantity) is not None:
         return None
     match = _UNIT_AT_END.match(answer.text)
     if match is None:

@@ -102,7 +102,7 @@ _REWRITES = tuple(
         ("{}", r"\{\}\s*+(?=\^\s*+\{?\s*+\\circ)", ""),
         ("math", r"\\mathbb\s*+\{?+\s*+([PE])(?![A-Za-z])\s*+\}?+", r"\1"),
         ("math", r"(?<=\\in)\s*+\\mathbf\s*+\{?+\s*+([RZNQC])(?![A-Za-z])\s*+\}?+", r" \\mathbb{\1}"),
-        ("math", r"\A\\mathbf\s*+\{?+\s*+([RZ])\s*+\}?+\Z", r"\\mathbb{\1}"),
+        ("math", r"\A\s*+\\mathbf\s*+\{?+\s*+([RZ])\s*+\}?+\s*+\Z", r"\\mathbb{\1}"),
         ("rm", r"\{\s*+\\rm\s++([A-Za-z][A-Za-z /^0-9]*+)\}", r"\\mathrm{\1}"),  # {\rm cm}
         ("_", r"\\(?:text|textrm|mathrm)\s*+\{([0-9A-F]++)\}(?=[0-9A-F]*_)", r"\1"),  # \mathrm{2B3}_{16}
         ("dollar", r"\\text\s*+\{\s*+(\\dollar)\s*+\}", r"\1 "),

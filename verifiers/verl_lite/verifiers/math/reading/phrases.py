@@ -112,7 +112,7 @@ def with_notation(text: str) -> str:
         text = _with_plain_brackets(text)
     if "[" in text or "]" in text:
         text = _with_turned_brackets(text)
-    if re.search(r"[A-Za-z]{2}|[UCP(]|\+/?-|'", text):
+    if re.search(r"[A-Za-z]{2}|[UCPR(]|\+/?-|'", text):
         text = _with_phrases(text)
     return text
 

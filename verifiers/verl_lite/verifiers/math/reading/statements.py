@@ -214,52 +214,54 @@ def _single_answer(sentence: str) -> Extraction:
         return Extraction(result[1])
     if _HEDGE.search(re.sub(r"\\text\{[^{}]*\}", " ", sentence)):
         return Extraction(None, "the response hedges between answers")
-    if not _DENIED.search(sentence):
-        chosen = sorted(set(_CHOSEN.findall(sentence)))
-        if chosen:
-            return (
-                Extraction(chosen[0]) if len(chosen) == 1 else Extraction(None, "several choices are offered")
-            )
-        if (with_text := _CHOSEN_TEXT.search(sentence)) is not None:
-            return Extraction(with_text[1])
-        if _HAS_NONE.search(sentence):
-            return Extraction("no solution")
-    after = re.match(
-        r".*(?:\bis\b|\bare\b|\bequals\b|=|\bget\b|\bgives\b|\bbe\b|:)\s*(.+?)$",
-        sentence,
-        re.IGNORECASE | re.DOTALL,
-    )
-    spans = [next(filter(None, match.groups())) for match in _MATH_SPAN.finditer(sentence)]
-    if (
-        after is not None
-        and spans
-        and "$" not in after[1]
-        and "\\" not in after[1]
-        and _NUMBER.match(after[1])
-    ):
-        spans = []  # the smallest such $n$ is 12
-        sentence = after[1]
-    if len(spans) == 1 or (spans and after and after[1].startswith(("$", "\\("))):
-        return Extraction(spans[-1])
+    if _CONDITION.search(sentence) and re.search(r"\b(?:is|are|has|have)\s+no\b", sentence):
+        return Extraction(None, "there is none under a condition only")
+    is_denied = _DENIED.search(sentence) is not None
+    if not is_denied and (chosen := _chosen(sentence)) is not None:
+        return chosen
+    spans = list(_MATH_SPAN.finditer(sentence))
+    after = _AFTER_VERB.match(_MATH_SPAN.sub(lambda span: "$" * len(span[0]), sentence))
+    stated = sentence[after.start(1) :] if after is not None else ""
+    if spans and not stated.startswith(("$", "\\(")) and (number := _NUMBER_STATED.match(stated)) is not None:
+        stated, spans, sentence = number[1], [], number[1]  # the smallest such $n$ is 12
+    if len(spans) == 1 or (spans and stated.startswith(("$", "\\("))):
+        return Extraction(next(filter(None, spans[-1].groups())))
     numbers = _NUMBER.findall(sentence)
     if not spans and len(numbers) == 1:
-        name = (
-            after[1] if after is not None and not _NUMBER.search(after[1]) else ""
-        )  # in 100 days it is Monday
-        return Extraction(
-            _with_unit(sentence, numbers[0]), marked=re.sub(r"\A(?:an?|the|on)\s+|[.!]\Z", "", name)
-        )
-    if after is not None and re.match("no ", after[1]) and _CONDITION.search(sentence):
-        return Extraction(None, "there is none under a condition only")
-    if after is not None and not _is_sentence(after[1]):
-        return Extraction(re.sub(r"^(?:at|just|then|about|approximately|exactly)\s+", "", after[1]))
-    if after is not None and not spans and len(inner := _NUMBER.findall(after[1])) == 1:
-        return Extraction(_with_unit(after[1], inner[0]))
+        if _BOUNDED.search(sentence.split(numbers[0], 1)[0]):
+            return Extraction(None, "the response bounds or denies a number")
+        name = "" if is_denied or _NUMBER.search(stated) else stated  # in 100 days it is Monday
+        return Extraction(_with_unit(sentence, numbers[0]), marked=_AROUND_NAME.sub("", name))
+    if stated and not _is_sentence(stated):
+        return Extraction(re.sub(r"^(?:at|just|then|about|approximately|exactly)\s+", "", stated))
+    if stated and not spans and len(inner := _NUMBER.findall(stated)) == 1:
+        return Extraction(_with_unit(stated, inner[0]))
     if not spans and numbers and "=" in sentence:
         return Extraction(numbers[-1])
     return Extraction(None, "the response does not end with a single answer")
 
 
+def _chosen(sentence: str) -> Extraction | None:
+    """The choice that a sentence names, or that there is no solution."""
+    letters = sorted(set(_CHOSEN.findall(sentence)))
+    if len(letters) > 1:
+        return Extraction(None, "several choices are offered")
+    if letters:
+        return Extraction(letters[0])
+    if (with_text := _CHOSEN_TEXT.search(sentence)) is not None:
+        return Extraction(with_text[1])
+    return Extraction("no solution") if _HAS_NONE.search(sentence) else None
+
+
+_AFTER_VERB = re.compile(
+    r".*(?:\bis\b|\bare\b|\bequals\b|=|\bget\b|\bgives\b|\bbe\b|:)\s*(.+?)$", re.IGNORECASE | re.DOTALL
+)
+_NUMBER_STATED = re.compile(rf"({_NUMBER.pattern})(?=\W*\Z|,\s+[a-z])")
+_BOUNDED = re.compile(
+    r"(?:\bnot|n't|\bcannot be|\bat (?:least|most)|\b(?:more|less|fewer|greater) than|\bup to)\s+\Z",
+    re.I,
+)
+_AROUND_NAME = re.compile(r"\A(?:an?|the|on)\s+|[.!]\Z")
 # "... $200,000 - $130,000 = $70,000": dollar signs before numbers, and no formula between two of them.
 _MONEY_RESULT = re.compile(
     r"\$[0-9][0-9,.]*[^$=\\]*[-+*/x×÷][^=\\]*=\s*(\$[0-9][0-9,]*(?:\.[0-9]+)?)(?![0-9])[^$=]{0,40}\Z"
