@@ -97,9 +97,8 @@ def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision
 
 def _bare_key(answer: Answer) -> str:
     r"""The key without fonts around single words: \text{CO}_2 is CO_2."""
-    return (
-        string_key(_WORD.sub(r"\1", answer.text[:MAX_CHARS])) if len(answer.text) < MAX_CHARS else answer.key
-    )
+    has_fonts = len(answer.text) < MAX_CHARS and _WORD.search(answer.text)
+    return string_key(_WORD.sub(r"\1", answer.text)) if has_fonts else answer.key
 
 
 def _by_type(comparer: Comparer, reference: Answer, response: Answer) -> Decision:

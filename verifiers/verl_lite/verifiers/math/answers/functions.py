@@ -101,39 +101,32 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
 
 
 def compare_family(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
-    """pi/6 + 2n pi for "pi/6 + 2k pi, k in Z": the reference leaves out what n is."""
-    index = _index_of(reference)
-    if response.head != "lambda" and index is not None and _index_of(response) not in (None, index):
-        names_same = (
-            reference.head != "rel" or response.head != "rel" or reference.args[0] == response.args[0]
-        )
-        is_family = _is_family(reference, index)
-        return (
-            _same_family(comparer, Expr("lambda", (index, _body(reference)), INDEXED), response)
-            if names_same and is_family
-            else None
-        )
-    if response.head != "lambda" or response.name not in (INDEXED, NATURAL):
+    """pi/6 + 2n pi for "pi/6 + 2k pi, k in Z": one side leaves out what its letter is, or both do."""
+    is_indexed = response.head == "lambda" and response.name in (INDEXED, NATURAL)
+    if not is_indexed and (response.head == "lambda" or not symbols(response) & _INTEGER_NAMES):
         return None
-    body = _body(reference)
-    return None if index is None else _same_family(comparer, Expr("lambda", (index, body), INDEXED), response)
+    index = _index_of(reference)
+    if index is None or not (is_indexed or _is_renamed(reference, index, response)):
+        return None
+    return _same_family(comparer, Expr("lambda", (index, _body(reference)), INDEXED), response)
 
 
 def _body(tree: Expr) -> Expr:
     return tree.args[1] if tree.head == "rel" else tree
 
 
-def _is_family(reference: Expr, index: Expr) -> bool:
-    """Whether a formula can only be meant for all integers: pi/4 + k pi, n = 5k + 2."""
+def _is_renamed(reference: Expr, index: Expr, response: Expr) -> bool:
+    """Whether both sides can only be meant for all integers, in two letters: n = 5k + 2, pi/4 + k pi."""
+    both_named = reference.head == response.head == "rel"
+    if _index_of(response) in (None, index) or (both_named and reference.args[0] != response.args[0]):
+        return False
     body = _body(reference)
-    start, second, third = (exact_value(substitute(body, {index.name: num(at)})) for at in (0, 1, 2))
+    values = [exact_value(substitute(body, {index.name: num(at)})) for at in (0, 1, 2)]
+    start, second, third = values
     if start is None or second is None or third is None:
         return Expr("const", (), "pi") in walk(body)
-    is_line = (
-        third - second == second - start
-        and abs(second - start) > 1
-        and start.denominator == second.denominator == 1
-    )
+    step = second - start
+    is_line = third - second == step and abs(step) > 1 and start.denominator == step.denominator == 1
     return is_line and reference.head == "rel" and reference.args[0].name in ("n", "m", "x", "N", "p")
 
 

@@ -88,8 +88,9 @@ _UNIT_FRACTION = re.compile(r"\\frac\s*\{\s*([A-Za-z]+)\s*\}\s*\{\s*([A-Za-z]+\s
 def _plain_units(text: str) -> str:
     """Units without `\\text`; 5'6" as five feet six inches."""
     if "\\" in text:
-        for pattern, unit in _WITH_GREEK:
-            text = pattern.sub(unit, text)
+        if "\\Omega" in text or "\\mu" in text:
+            for pattern, unit in _WITH_GREEK:
+                text = pattern.sub(unit, text)
         text = _UNIT_FRACTION.sub(r"\1/\2", _TEXT.sub(r" \1 ", text).replace("{ ", "{").replace(" }", "}"))
     if (counted := _COUNTED.match(text)) and number_in_words(text.casefold()) is None:
         count = number_in_words(counted[1].casefold())

@@ -23,9 +23,9 @@ from verl_lite.verifiers.math.expressions import (
     neg,
     node,
     num,
+    parts_of,
     substitute,
     symbols,
-    walk,
 )
 from verl_lite.verifiers.math.reading.commands import parse_expression
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
@@ -114,8 +114,7 @@ def _holds_infinity(tree: Expr) -> bool:
     return any(
         (part.name[0] == "[" and _is_infinite(part.args[0]))
         or (part.name[1] == "]" and _is_infinite(part.args[1]))
-        for part in walk(tree)
-        if part.head == "interval"
+        for part in parts_of(tree, "interval")
     )
 
 

@@ -68,6 +68,9 @@ _REPEATING = re.compile(
     r"|(?=[0-9]{2,}+\.\.\.)(?P<block>[0-9]{1,12}?)(?P=block)(?P<again>(?P=block)*+)(?P<rest>[0-9]*+)\.\.\.)"
 )
 _DIGITS_IN_BASE = re.compile(r"\(?([0-9]*[A-Fa-f][0-9A-Fa-f]*)\)?_\{?(16|1[1-5])\}?(?![0-9]|\s*\^)")
+_ORDINARY = re.compile(
+    r"[0-9]++(?![0-9.,{' A-FXOa-fxo_])"
+)  # what follows it belongs to none of these notations
 _BASED = re.compile(r"0(?:[xX][0-9a-fA-F]+|[bB][01]+|[oO][0-7]+)(?![0-9A-Za-z])")
 
 
@@ -144,6 +147,8 @@ def number_expr(text: str) -> Expr:
 
 def _special_number(text: str, start: int, depth: int) -> tuple[Token, int] | None:
     """Repeating decimals, thousands separators, 0x1F: (token, end), or None for a plain number."""
+    if _ORDINARY.match(text, start) or (text[start].isalpha() and "_" not in text):
+        return None
     if (match := _DIGITS_IN_BASE.match(text, start, start + 200)) is not None:
         based = node("base", sym(match[1].upper()), value=match[2])
         return Token("num", match[0], expr=based), match.end()
