@@ -22,20 +22,14 @@ def root() -> None:
 
 File = Annotated[
     Path,
-    typer.Argument(help="Rows: a file (JSONL, JSON, CSV, Parquet, Arrow) or a folder", show_default=False),
+    typer.Argument(help="Rows: a file (JSONL, JSON, CSV, Parquet, Arrow) or a folder"),
 ]
-Evaluation = Annotated[
-    Path | None, typer.Option("--eval", help="The evaluation set, to find leaks", show_default=False)
-]
-Model = Annotated[
-    str | None, typer.Option(help="Measure in tokens of this model's tokenizer", show_default=False)
-]
-MaxTokens = Annotated[
-    int | None, typer.Option(min=1, help="Report rows longer than this", show_default=False)
-]
+Evaluation = Annotated[Path | None, typer.Option("--eval", help="The evaluation set, to find leaks")]
+Model = Annotated[str | None, typer.Option(help="Measure in tokens of this model's tokenizer")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="Report rows longer than this")]
 Page = Annotated[
     Path | None,
-    typer.Option("--html", help="Write the findings and a plot to this HTML file", show_default=False),
+    typer.Option("--html", help="Write the findings and a plot to this HTML file"),
 ]
 
 

@@ -19,7 +19,7 @@ def diagnose(
     samples: Annotated[int, typer.Option(min=2, help="Completions per prompt")] = 8,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Write the rollouts here (.parquet or .jsonl)", show_default=False),
+        typer.Option("--out", "-o", help="Write the rollouts here (.parquet or .jsonl)"),
     ] = None,
     debug_inline: DebugInline = False,
     as_json: AsJson = False,

@@ -9,10 +9,8 @@ from verl_lite.cli.start import calm_threads
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="runs/<name>/checkpoints/step_<n>", show_default=False)],
-    folder: Annotated[
-        Path, typer.Argument(help="Folder to write the model to; must not exist", show_default=False)
-    ],
+    checkpoint: Annotated[Path, typer.Argument(help="runs/<name>/checkpoints/step_<n>")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write the model to; must not exist")],
 ) -> None:
     """Write a checkpoint's policy, sharded or not, as one Hugging Face folder.
 

@@ -9,10 +9,10 @@ import typer
 if TYPE_CHECKING:
     from verl_lite.lab.scoring import ScoringOptions
 
-ConfigFile = Annotated[Path, typer.Argument(help="The run's YAML file", show_default=False)]
+ConfigFile = Annotated[Path, typer.Argument(help="The run's YAML file")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="key.path=value: override settings in the file", show_default=False),
+    typer.Argument(help="key.path=value: override settings in the file"),
 ]
 RunDir = Annotated[
     Path | None, typer.Option(help="The run's folder; default: runs/<name>, with a number if that exists")
@@ -32,9 +32,7 @@ ShowOption = Annotated[
 ]
 Rollouts = Annotated[
     list[str],
-    typer.Argument(
-        help="Rollouts: files, folders, globs, run folders, URLs, - for standard input", show_default=False
-    ),
+    typer.Argument(help="Rollouts: files, folders, globs, run folders, URLs, - for standard input"),
 ]
 Map = Annotated[
     list[str] | None,
@@ -43,13 +41,9 @@ Map = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists")]
-RewardsFile = Annotated[
-    Path, typer.Option("--config", "-c", help="YAML file with the rewards", show_default=False)
-]
+RewardsFile = Annotated[Path, typer.Option("--config", "-c", help="YAML file with the rewards")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON")]
-Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Processes; default: one per core", show_default=False)
-]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one per core")]
 DebugInline = Annotated[
     bool, typer.Option("--debug-inline", help="Run rewards in this process, so that breakpoints hit")
 ]
@@ -62,12 +56,12 @@ Primary = Annotated[
 ]
 PluginKind = Annotated[
     str,
-    typer.Option("--kind", help="reward, environment or tool, where a name is several", show_default=False),
+    typer.Option("--kind", help="reward, environment or tool, where a name is several"),
 ]
 NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="Load only the built-in rewards")]
 Cache = Annotated[
     Path | None,
-    typer.Option(help="File for cached scores; default: one in your cache folder", show_default=False),
+    typer.Option(help="File for cached scores; default: one in your cache folder"),
 ]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor write cached scores")]
 

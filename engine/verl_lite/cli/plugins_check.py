@@ -15,9 +15,7 @@ def check_reward(
     name: Annotated[str, typer.Argument(help="A reward's name, ./file.py:function or module:function")],
     golden: Annotated[
         Path | None,
-        typer.Option(
-            help="Golden file to check it on; default: all below the current folder", show_default=False
-        ),
+        typer.Option(help="Golden file to check it on; default: all below the current folder"),
     ] = None,
     kind: PluginKind = "",
     as_json: AsJson = False,

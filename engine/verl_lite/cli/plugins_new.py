@@ -13,7 +13,7 @@ def new_plugin(
     ] = False,
     folder: Annotated[
         Path | None,
-        typer.Option("--dir", help="Where to write it; default: ./verl-lite-NAME", show_default=False),
+        typer.Option("--dir", help="Where to write it; default: ./verl-lite-NAME"),
     ] = None,
 ) -> None:
     """Start a package with a new reward or environment: code, options, tests, golden rollouts, CI.

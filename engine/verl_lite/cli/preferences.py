@@ -153,7 +153,7 @@ def _by_hand(candidates: Iterable["Candidates"], output: Path, annotator: str, p
 
 @preferences_app.command("agreement")
 def agreement(
-    files: Annotated[list[Path], typer.Argument(help="Preferences (.jsonl)", show_default=False)],
+    files: Annotated[list[Path], typer.Argument(help="Preferences (.jsonl)")],
     as_json: AsJson = False,
 ) -> None:
     """Show how often annotators agree on the pairs that both judged.

@@ -11,19 +11,15 @@ from verl_lite.cli.start import load_run_config
 if TYPE_CHECKING:
     from verl_lite.engine.tools import Sampled
 
-Out = Annotated[
-    Path, typer.Option("--out", "-o", help="The records (.parquet or .jsonl)", show_default=False)
-]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The records (.parquet or .jsonl)")]
 Model = Annotated[
     str | None,
-    typer.Option(help="A model folder or hub id; default: model.path", show_default=False),
+    typer.Option(help="A model folder or hub id; default: model.path"),
 ]
-NumPrompts = Annotated[
-    int | None, typer.Option(min=1, help="How many prompts; default: all", show_default=False)
-]
+NumPrompts = Annotated[int | None, typer.Option(min=1, help="How many prompts; default: all")]
 NumSamples = Annotated[
     int | None,
-    typer.Option(min=1, help="Completions per prompt; default: rollout.num_samples", show_default=False),
+    typer.Option(min=1, help="Completions per prompt; default: rollout.num_samples"),
 ]
 HeldOut = Annotated[bool, typer.Option("--held-out", help="Sample the prompts of data.held_out")]
 

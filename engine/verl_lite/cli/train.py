@@ -138,8 +138,8 @@ def check(
 
 @config_app.command("diff")
 def diff_runs(
-    first: Annotated[Path, typer.Argument(help="A run folder or a config file", show_default=False)],
-    second: Annotated[Path, typer.Argument(help="The other one", show_default=False)],
+    first: Annotated[Path, typer.Argument(help="A run folder or a config file")],
+    second: Annotated[Path, typer.Argument(help="The other one")],
     as_json: AsJson = False,
 ) -> None:
     """Show how two runs differ in config and environment.

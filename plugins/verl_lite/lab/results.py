@@ -6,6 +6,7 @@ ones are kept.
 """
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -15,6 +16,8 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from verl_lite.lab.cache import digest
 from verl_lite.lab.reading import RecordFile
 from verl_lite.lab.summary import ScoreSummary
@@ -22,7 +25,7 @@ from verl_lite.plugins import RewardsConfig, Scorer
 from verl_lite.plugins.records import SCHEMA_VERSION, BadRow
 
 _NUM_KEPT = 20
-_SUMMARY_FORMAT = 2  # of ScoreSummary.to_text: results in another one are computed again
+_SUMMARY_FORMAT = 3  # of `to_text`: results in another one are computed again
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,14 @@ class KeptResult:
 
     summary: ScoreSummary
     bad_rows: list[BadRow]
+
+    def to_text(self) -> str:
+        """Everything as JSON text, exactly; `from_text` reads it back."""
+        return json.dumps(TypeAdapter(KeptResult).dump_python(self), default=list)
+
+    @classmethod
+    def from_text(cls, text: str) -> "KeptResult":
+        return TypeAdapter(cls).validate_python(json.loads(text))
 
 
 class ResultStore:
@@ -55,7 +66,7 @@ class ResultStore:
         summary = folder / "summary.json"
         if not summary.is_file():
             return None
-        result = KeptResult(*ScoreSummary.from_text(summary.read_text(encoding="utf-8")))
+        result = KeptResult.from_text(summary.read_text(encoding="utf-8"))
         if output is not None:
             aside = output.with_name(f".{output.name}.{os.getpid()}.part")
             output.parent.mkdir(parents=True, exist_ok=True)
@@ -73,8 +84,7 @@ class ResultStore:
         aside = Path(tempfile.mkdtemp(dir=self._parent, prefix=".part-"))
         if output is not None:
             shutil.copyfile(output, aside / "records")
-        text = result.summary.to_text(result.bad_rows)
-        (aside / "summary.json").write_text(text, encoding="utf-8")
+        (aside / "summary.json").write_text(result.to_text(), encoding="utf-8")
         try:
             aside.rename(self._folder(output))
         except OSError:  # another process kept the same result meanwhile

@@ -12,7 +12,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -134,14 +134,17 @@ def _score_all(task: "_Task", rollouts: Rollouts, scorer: Scorer, output: Path |
     total = KeptResult(ScoreSummary(), [])
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=output.parent if output else None)))
-        parts = _Parts(folder, output.suffix if output else "")
-        for result in _results(task, rollouts, scorer, parts, stack):
+
+        def part(number: int) -> Path | None:
+            return folder / f"{number}{output.suffix}" if output else None
+
+        for result in _results(task, rollouts, scorer, part, stack):
             total.summary.merge(result.summary)
             total.bad_rows.extend(result.bad_rows)
         if not total.summary.num_rows:
             raise DataError(_nothing_read(rollouts, total.bad_rows))
         if output is not None:
-            join_record_files([part for part in parts.written if part.exists()], output)
+            join_record_files(sorted(folder.iterdir(), key=lambda path: int(path.stem)), output)
     return total
 
 
@@ -221,34 +224,23 @@ class _Task:
     columns: ColumnTypes | None = None  # of the output, the same in every part
 
 
-class _Parts:
-    """The files that pieces are scored into; None for each without an output."""
-
-    def __init__(self, folder: Path, suffix: str) -> None:
-        self._folder, self._suffix = folder, suffix
-        self.written: list[Path] = []
-
-    def new(self) -> Path | None:
-        if not self._suffix:
-            return None
-        self.written.append(self._folder / f"{len(self.written)}{self._suffix}")
-        return self.written[-1]
-
-
 def _results(
-    task: _Task, rollouts: Rollouts, scorer: Scorer, parts: _Parts, stack: ExitStack
+    task: _Task, rollouts: Rollouts, scorer: Scorer, part: Callable[[int], Path | None], stack: ExitStack
 ) -> Iterator[KeptResult]:
-    """Each piece's result, in order: from a pool where there is enough to share out."""
+    """Each piece's result, in order: from a pool where there is enough to share out.
+
+    `part` is the file that a piece is scored into; None for each without an output.
+    """
     if task.options.num_processes < 2 or rollouts.num_parts < 2:
         with stage("scoring", total=rollouts.num_rows) as advance:
-            for piece in rollouts.pieces():
-                yield _score_piece(task, scorer, piece, parts.new(), advance)
+            for number, piece in enumerate(rollouts.pieces()):
+                yield _score_piece(task, scorer, piece, part(number), advance)
         return
     scored = multiprocessing.get_context("spawn").Value("q")
     size = min(task.options.num_processes, rollouts.num_parts)
     pool = stack.enter_context(_open_pool(task, size, scored))
-    pieces = rollouts.pieces(map=pool.map)
-    futures = [pool.submit(_score_in_process, piece, parts.new()) for piece in pieces]
+    pieces = enumerate(rollouts.pieces(map=pool.map))
+    futures = [pool.submit(_score_in_process, piece, part(number)) for number, piece in pieces]
     with stage("scoring", total=rollouts.num_rows) as advance:
         shown = 0
         for future in futures:

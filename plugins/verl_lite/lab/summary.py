@@ -1,17 +1,15 @@
 """Tallies of a scoring pass: they add up over shards and do not grow with the file."""
 
-import json
 import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from heapq import nlargest
 
 from verl_lite.lab.reasons import Reason, ReasonTally
 from verl_lite.plugins import Component, ScoredRollout
 from verl_lite.plugins.execution.calls import source_of
-from verl_lite.plugins.records import BadRow
 from verl_lite.plugins.statistics import Moments
 
 _BINS_PER_E = 20  # latencies are counted in bins 5% wide
@@ -161,48 +159,6 @@ class ScoreSummary:
             "columns": sorted(self.columns),
             "slowest": [{"latency_s": s, "component": name, "id": row} for s, name, row in self.slowest],
         }
-
-    def to_text(self, bad_rows: Sequence[BadRow]) -> str:
-        """All tallies as JSON text, exactly; `from_text` reads them back."""
-        components = {
-            name: {
-                "values": asdict(part.values),
-                "outcomes": dict(part.outcomes),
-                "latencies": dict(part.latencies.bins),
-                "reasons": {kind: asdict(reason) for kind, reason in part.reasons.kinds.items()},
-            }
-            for name, part in self.components.items()
-        }
-        return json.dumps(
-            {
-                "reward": asdict(self.reward),
-                "components": components,
-                "num_dropped": self.num_dropped,
-                "slowest": self.slowest,
-                "columns": sorted(self.columns),
-                "bad_rows": [asdict(row) for row in bad_rows],
-            }
-        )
-
-    @classmethod
-    def from_text(cls, text: str) -> "tuple[ScoreSummary, list[BadRow]]":
-        data = json.loads(text)
-        summary = cls(
-            reward=Moments(**data["reward"]),
-            components={
-                name: ComponentSummary(
-                    values=Moments(**part["values"]),
-                    outcomes=Counter(part["outcomes"]),
-                    latencies=Latencies(Counter({int(i): n for i, n in part["latencies"].items()})),
-                    reasons=ReasonTally({kind: Reason(**kept) for kind, kept in part["reasons"].items()}),
-                )
-                for name, part in data["components"].items()
-            },
-            num_dropped=data["num_dropped"],
-            slowest=[(seconds, name, row) for seconds, name, row in data["slowest"]],
-            columns=set(data.get("columns", ())),
-        )
-        return summary, [BadRow(**row) for row in data["bad_rows"]]
 
 
 def _add_missing(summary: ComponentSummary, name: str, rows: Sequence[ScoredRollout]) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from verl_lite.lab.reasons import MAX_KINDS, ReasonTally
+from verl_lite.lab.results import KeptResult
 from verl_lite.lab.summary import ScoreSummary
 from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout, ScoreOutcome
 
@@ -68,6 +69,6 @@ def test_a_component_that_ran_without_any_value_scored_nothing(
     summary, shard = ScoreSummary(), ScoreSummary()
     shard.add([scored(f"r{i}", score) for i, score in enumerate(scores)])
     summary.merge(shard)
-    kept, _ = ScoreSummary.from_text(summary.to_text([]))
+    kept = KeptResult.from_text(KeptResult(summary, []).to_text()).summary
     assert summary.scored_nothing == kept.scored_nothing == nothing
     assert kept.to_json()["components"] == summary.to_json()["components"]

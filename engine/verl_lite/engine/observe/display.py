@@ -69,9 +69,9 @@ def make_display(console: Console, mode: DisplayMode = "auto") -> Display:
     """auto: a live panel where it can be redrawn, else lines; quiet: only notes; json: JSON lines."""
     if mode == "json":
         return JsonDisplay(console)
-    if mode == "quiet":
-        return QuietDisplay(console)
-    return LiveDisplay(console) if console.is_interactive else PlainDisplay(console)
+    if mode == "auto" and console.is_interactive:
+        return LiveDisplay(console)
+    return PlainDisplay(console, shows_steps=mode == "auto")
 
 
 def print_plain(console: Console, text: str) -> None:
@@ -80,10 +80,11 @@ def print_plain(console: Console, text: str) -> None:
 
 
 class PlainDisplay:
-    """One line per step; about ten lines for all of SFT."""
+    """One line per step, if wanted; about ten lines for all of SFT."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, shows_steps: bool = True) -> None:
         self._console = console
+        self._shows_steps = shows_steps
 
     def note(self, text: str) -> None:
         self._print(text)
@@ -91,33 +92,24 @@ class PlainDisplay:
     def sft_step(self, step: int, num_steps: int, loss: float) -> None:
         every = max(num_steps // 10, 1)
         if (step + 1) % every == 0 or step + 1 == num_steps:
-            self._print(f"sft {step + 1:>4}/{num_steps}  loss {loss:.4f} nats/token")
+            self._line(f"sft {step + 1:>4}/{num_steps}  loss {loss:.4f} nats/token")
 
     def preference_step(self, step: int, num_steps: int, metrics: Mapping[str, float]) -> None:
         if step % max(num_steps // 10, 1) == 0 or step == num_steps:
-            self._print(f"step {step:>4}/{num_steps}  {_preference_line(metrics)}")
+            self._line(f"step {step:>4}/{num_steps}  {_preference_line(metrics)}")
 
     def step(self, report: StepReport) -> None:
-        self._print(report.line())
+        self._line(report.line())
 
     def finish(self) -> None:
         """Nothing is pending."""
 
+    def _line(self, text: str) -> None:
+        if self._shows_steps:
+            self._print(text)
+
     def _print(self, text: str) -> None:
         print_plain(self._console, text)
-
-
-class QuietDisplay(PlainDisplay):
-    """Only notes: warnings, resumes, the accuracy before RL."""
-
-    def sft_step(self, step: int, num_steps: int, loss: float) -> None:
-        """Not shown."""
-
-    def preference_step(self, step: int, num_steps: int, metrics: Mapping[str, float]) -> None:
-        """Not shown."""
-
-    def step(self, report: StepReport) -> None:
-        """Not shown."""
 
 
 class JsonDisplay(PlainDisplay):

@@ -9,6 +9,7 @@ from typing import Any
 
 from verl_lite.engine.observe.sample_tables import SampleTable, send_table
 from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
+from verl_lite.engine.rundir.diff import flat
 from verl_lite.errors import ConfigError
 
 
@@ -133,19 +134,10 @@ def _start_tracker(
         options["logging_dir"] = (run_dir.resolve() / "mlruns").as_uri()
     tracker = kind(name if "logging_dir" in options and name != "mlflow" else run_name, **options)
     tracker.start()
-    tracker.store_init_configuration(_flat(config))
+    plain = (bool, int, float, str)
+    settings = {key: value if isinstance(value, plain) else str(value) for key, value in flat(config)}
+    tracker.store_init_configuration(settings)  # {"a.b": scalar}, lists as text, for every tracker
     return tracker
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The tree as {"a.b": scalar}, lists as text, for every tracker."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value if isinstance(value, (bool, int, float, str)) else str(value)
-    return flat
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

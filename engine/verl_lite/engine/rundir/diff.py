@@ -34,22 +34,20 @@ def diff_runs(first: Path, second: Path) -> list[Difference]:
 
 
 def _compare(where: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
-    one, two = dict(_flat(first)), dict(_flat(second))
+    one, two = dict(flat(first)), dict(flat(second))
     keys = [*one, *(key for key in two if key not in one)]
     return [
         Difference(where, key, one.get(key), two.get(key)) for key in keys if one.get(key) != two.get(key)
     ]
 
 
-def _flat(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
+def flat(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
     """(dotted key, plain value) of every leaf; a list of named items counts as a mapping by name."""
     if isinstance(tree, list) and tree and all(isinstance(item, Mapping) and "name" in item for item in tree):
         tree = {item["name"]: {k: v for k, v in item.items() if k != "name"} for item in tree}
     if not isinstance(tree, Mapping):
         return [(prefix, tree)]
-    return [
-        leaf for key, value in tree.items() for leaf in _flat(value, f"{prefix}.{key}" if prefix else key)
-    ]
+    return [leaf for key, value in tree.items() for leaf in flat(value, f"{prefix}.{key}" if prefix else key)]
 
 
 def _config(path: Path) -> Mapping[str, Any]:

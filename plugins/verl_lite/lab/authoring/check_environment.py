@@ -82,7 +82,7 @@ def _described(parameters: dict[str, object]) -> Finding:
     bare = [name for name, schema in properties.items() if not schema.get("description")]
     if bare:
         message = f"the model is not told what {', '.join(bare)} is: describe it in the docstring's `Args:`"
-        return Finding("arguments", Level.WARN, message, numbers={"bare": bare})
+        return Finding("arguments", Level.WARN, message, {"bare": bare})
     return Finding("arguments", Level.OK, "every argument is described")
 
 

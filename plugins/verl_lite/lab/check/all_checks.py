@@ -127,7 +127,7 @@ def _duplicates(tallies: _Tallies) -> Iterator[Finding]:
         "duplicate prompts",
         Level.FAIL if conflicting else Level.WARN if repeated else Level.OK,
         f"{repeated:,} prompts are in more than one group, {conflicting:,} have different references",
-        numbers={"repeated": repeated, "conflicting": conflicting, "num_prompts": len(tallies.prompts)},
+        {"repeated": repeated, "conflicting": conflicting, "num_prompts": len(tallies.prompts)},
     )
 
 

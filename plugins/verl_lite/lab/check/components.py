@@ -72,7 +72,7 @@ def component_findings(
                 f"{name}: {bad:,} of {tally.num_rows:,} rows have no value because scoring failed "
                 f"({tally.outcomes['error']:,} errors, {tally.outcomes['timeout']:,} time-outs)"
                 + (_listed(why) if tally.num_values else ""),  # without values the finding before lists them
-                numbers={**tally.outcomes, "reasons": [asdict(reason) for reason in why]},
+                {**tally.outcomes, "reasons": [asdict(reason) for reason in why]},
             )
 
 
@@ -83,7 +83,7 @@ def _value_finding(name: str, tally: ComponentTally, why: Sequence[Reason]) -> F
             Level.FAIL,
             f"{name} never gave a value on {tally.num_rows:,} rows: does it read the right column?"
             + _listed(why),
-            numbers={**tally.outcomes, "reasons": [asdict(reason) for reason in why]},
+            {**tally.outcomes, "reasons": [asdict(reason) for reason in why]},
         )
     value, share = tally.most_common
     numbers = {"most_common_value": value, "share": share, "num_values": tally.num_values}
@@ -91,12 +91,12 @@ def _value_finding(name: str, tally: ComponentTally, why: Sequence[Reason]) -> F
         return _step_finding(name, tally)
     if share == 1.0:
         message = f"{name} is {value:g} on every one of {tally.num_values:,} rows: it teaches nothing"
-        return Finding("dead components", Level.FAIL, message, numbers=numbers)
+        return Finding("dead components", Level.FAIL, message, numbers)
     if share >= _SATURATED_SHARE:
         message = f"{name} is saturated: {share:.1%} of its values are {value:g}"
-        return Finding("saturation", Level.WARN, message, numbers=numbers)
+        return Finding("saturation", Level.WARN, message, numbers)
     message = f"{name} varies; its most common value is {value:g} ({share:.1%})"
-    return Finding("saturation", Level.OK, message, numbers=numbers)
+    return Finding("saturation", Level.OK, message, numbers)
 
 
 def _step_finding(name: str, tally: ComponentTally) -> Finding:
@@ -106,10 +106,10 @@ def _step_finding(name: str, tally: ComponentTally) -> Finding:
     numbers = {"most_common_step": step, "share": count / total, "num_steps": total}
     if len(tally.steps) == 1:
         message = f"{name} is a process reward, and each of its {total:,} steps is {step:g}: nothing differs"
-        return Finding("saturation", Level.WARN, message, numbers=numbers)
+        return Finding("saturation", Level.WARN, message, numbers)
     share = f"{count / total:.1%}"
     message = f"{name} is a process reward of {total:,} steps; the most common is {step:g} ({share})"
-    return Finding("saturation", Level.OK, message, numbers=numbers)
+    return Finding("saturation", Level.OK, message, numbers)
 
 
 def _listed(why: Sequence[Reason]) -> str:

@@ -107,7 +107,7 @@ def group_findings(tally: GroupTally) -> Iterator[Finding]:
         Level.WARN if flat > _ZERO_VARIANCE_SHARE else Level.OK,
         f"{tally.num_flat:,} of {tally.num_groups:,} groups ({flat:.1%}) have no variance and teach "
         "GRPO nothing",
-        numbers={"num_flat": tally.num_flat, "num_groups": tally.num_groups, "share": flat},
+        {"num_flat": tally.num_flat, "num_groups": tally.num_groups, "share": flat},
     )
     yield _share_finding(tally)
     if tally.primary_pairs:
@@ -133,7 +133,7 @@ def _share_finding(tally: GroupTally) -> Finding:
         Level.WARN if dominated else Level.OK,
         f"share of the reward's variance within groups: {text or 'there is none'}"
         + (f"; {', '.join(dominated)} outweighs {tally.primary}" if dominated else ""),
-        numbers={"shares": shares, "configured": configured},
+        {"shares": shares, "configured": configured},
     )
 
 
@@ -144,7 +144,7 @@ def _overturn_finding(tally: GroupTally) -> Finding:
         Level.WARN if share > _OVERTURN_SHARE else Level.OK,
         f"{tally.overturned_pairs:,} of {tally.primary_pairs:,} pairs ordered by {tally.primary} "
         f"({share:.1%}) are reversed by the other components, {tally.tied_pairs:,} become ties",
-        numbers={
+        {
             "overturned": tally.overturned_pairs,
             "tied": tally.tied_pairs,
             "pairs": tally.primary_pairs,
@@ -158,5 +158,5 @@ def _gdpo_finding(tally: GroupTally) -> Finding:
         Level.NOTE,
         f"with `combine: gdpo` {tally.gdpo_sign_changes:,} of {tally.num_samples:,} advantages would "
         f"change sign and {tally.gdpo_flat:,} groups would have no variance (now {tally.num_flat:,})",
-        numbers={"sign_changes": tally.gdpo_sign_changes, "flat_groups": tally.gdpo_flat},
+        {"sign_changes": tally.gdpo_sign_changes, "flat_groups": tally.gdpo_flat},
     )

@@ -168,7 +168,7 @@ def _graded(name: str, tally: LabelTally) -> Finding:
         "thresholds",
         Level.NOTE,
         text,
-        numbers={"sweep": sweep, "calibration_error": error},
+        {"sweep": sweep, "calibration_error": error},
     )
 
 
@@ -185,5 +185,5 @@ def _kappa(name: str, tally: LabelTally, other_name: str, other: LabelTally) -> 
             "agreement",
             Level.NOTE,
             f"{name} and {other_name} agree with kappa {kappa:.3f}",
-            numbers={"kappa": kappa},
+            {"kappa": kappa},
         )

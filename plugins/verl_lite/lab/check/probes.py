@@ -58,7 +58,7 @@ def determinism(groups: Groups, scorer: Scorer, other: Scorer, *, seed: int) -> 
         Level.FAIL,
         f"{len(changed):,} scores changed when scored again; first: {first['component']} of "
         f"{first['id']}, {first['pass']}: {first['values']}",
-        numbers={"num_changed": len(changed), "examples": changed[:_MAX_EXAMPLES]},
+        {"num_changed": len(changed), "examples": changed[:_MAX_EXAMPLES]},
     )
 
 
@@ -94,7 +94,7 @@ def swapped_references(groups: Groups, scorer: Scorer, primary: str, *, seed: in
         Level.WARN if accepted else Level.OK,
         f"{primary} accepts {len(accepted):,} of {len(swapped):,} right answers ({share:.2%}) "
         "against another row's reference too: an estimate of its false positives",
-        numbers={"accepted": len(accepted), "num_rows": len(swapped), "examples": _examples(accepted)},
+        {"accepted": len(accepted), "num_rows": len(swapped), "examples": _examples(accepted)},
     )
 
 
@@ -118,7 +118,7 @@ def own_references(groups: Groups, scorer: Scorer, primary: str) -> Finding:
         Level.FAIL if pending else Level.OK,
         f"{primary} rejects {len(pending):,} of {len(rollouts):,} references given as the answer"
         + (f"; first: {examples[0]['reference']!r} of {examples[0]['id']}" if examples else ""),
-        numbers={"rejected": len(pending), "num_rows": len(rollouts), "examples": examples},
+        {"rejected": len(pending), "num_rows": len(rollouts), "examples": examples},
     )
 
 
@@ -147,7 +147,7 @@ def empty_answers(groups: Groups, scorer: Scorer, primary: str) -> Finding:
         "empty answers",
         Level.FAIL if accepted else Level.OK,
         f"{primary} accepts {len(accepted):,} of {len(rollouts):,} empty answers",
-        numbers={"accepted": len(accepted), "num_rows": len(rollouts), "examples": _examples(accepted)},
+        {"accepted": len(accepted), "num_rows": len(rollouts), "examples": _examples(accepted)},
     )
 
 
@@ -171,7 +171,7 @@ def uncomputed_answers(groups: Groups, scorer: Scorer, primary: str) -> Finding:
         Level.WARN if undone else Level.OK,
         f"{primary} accepts {len(undone):,} answers, of {len(rows):,}, that leave arithmetic to do"
         + (f"; first: {undone[0].rollout.id}; `math` has computed: true" if undone else ""),
-        numbers={"accepted": len(undone), "num_rows": len(rows), "examples": _examples(undone)},
+        {"accepted": len(undone), "num_rows": len(rows), "examples": _examples(undone)},
     )
 
 

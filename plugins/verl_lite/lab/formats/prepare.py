@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from verl_lite.lab.formats.chats import chat, is_chat, side
-from verl_lite.lab.formats.rows import is_trajectory, last_reply, number_or_none
+from verl_lite.lab.formats.rows import is_trajectory, number_or_none
 from verl_lite.plugins.rollout import content_text
 
 Row = Mapping[str, Any]
@@ -108,7 +108,8 @@ def pairs(row: Row) -> Row:
     rest = {key: value for key, value in row.items() if key not in (*_SIDES, "prompt", "completion")}
     sides = []
     for name in _SIDES:
-        prompt, completion = last_reply([], side(row.get("prompt", row.get("question")), row[name]))
+        *prompt, last = side(row.get("prompt", row.get("question")), row[name])
+        completion = content_text(last.get("content"))
         sides.append({"prompt": prompt, "completion": completion, "label": name == "chosen"})
     return {**rest, "sides": sides}
 

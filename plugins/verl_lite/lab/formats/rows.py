@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from verl_lite.plugins.records import Record, StoredScore, to_record
-from verl_lite.plugins.rollout import content_text
 
 
 def make_record(
@@ -41,23 +40,6 @@ def number_or_none(value: Any) -> float | None:
     if isinstance(value, (bool, int, float)) and math.isfinite(value):
         return float(value)
     return None
-
-
-def last_reply(prompt: Any, completion: Any) -> tuple[Any, str]:
-    """The prompt and the text of a completion; its messages before the last one belong to the prompt.
-
-    Raises TypeError for a completion that is neither text nor messages.
-    """
-    if isinstance(completion, str):
-        return prompt, completion
-    if not isinstance(completion, Sequence) or not all(isinstance(m, Mapping) for m in completion):
-        raise TypeError(f"'completion' must be text or messages, got {type(completion).__name__}")
-    if not completion:
-        return prompt, ""
-    if len(completion) == 1:
-        return prompt, content_text(completion[0].get("content"))
-    before = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt or ())
-    return [*before, *map(without_none, completion[:-1])], content_text(completion[-1].get("content"))
 
 
 def is_trajectory(messages: Sequence[Mapping[str, Any]]) -> bool:

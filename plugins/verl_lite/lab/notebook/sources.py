@@ -9,7 +9,7 @@ from typing import Any
 
 from verl_lite.errors import DataError
 from verl_lite.lab.formats import AUTO
-from verl_lite.lab.groups import GroupKey, group_key
+from verl_lite.lab.groups import group_key
 from verl_lite.lab.reading import open_rollouts, records_of_rows
 from verl_lite.plugins import Rollout, ScoredRollout
 from verl_lite.plugins.records import Record, RecordWriter
@@ -88,22 +88,15 @@ def _plain(value: Any) -> Any:
     return None if type(value).__name__ in ("NAType", "NaTType") else value
 
 
-def in_groups(records: Iterable[Record]) -> dict[GroupKey, list[Record]]:
-    """The samples of each prompt and step together, in the order of their first ones."""
-    groups: dict[GroupKey, list[Record]] = {}
-    for record in records:
-        groups.setdefault(group_key(record), []).append(record)
-    return groups
-
-
 @contextmanager
 def as_files(source: object, *, format: str, renames: Renames | None) -> Iterator[tuple[Any, str, Renames]]:
     """Files with the rollouts of `source`, their format and renames: its own, or a temporary one of ours."""
     if _is_path(source):
         yield source, format, renames or {}
         return
-    groups = in_groups(read_source(source, format=format, renames=renames)).values()
-    records = [record for group in groups for record in group]
+    records = read_source(source, format=format, renames=renames)
+    order = {key: at for at, key in enumerate(dict.fromkeys(map(group_key, records)))}
+    records.sort(key=lambda record: order[group_key(record)])  # each group together, by its first sample
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rollouts.parquet"
         rows = [ScoredRollout(rollout=record.rollout, components={}, reward=None) for record in records]
