@@ -58,10 +58,15 @@ def test_the_list_shows_question_answer_and_outcome(report: Page, scored: Scored
             "finish_reason": "length",
         },
     ]
-    report.open(scored(rows, correct={"use": "math"}))
+    boxed = {"use": "format", "weight": 0.25, "options": {"pattern": "boxed"}}
+    report.open(scored(rows, correct={"use": "math"}, boxed=boxed))
     first, second = report.all("#list .row")
-    assert first.split("\n") == ["0", "What is 1+1?", "wrong", "3", "of 2", "another number"]
-    assert second.split("\n") == ["1", "And 2+2?", "right", "4", "of 4", "cut"]
+    assert first.split("\n") == ["0.25", "What is 1+1?", "wrong", "3", "of 2", "another number"]
+    assert second.split("\n") == ["1.25", "And 2+2?", "right", "4", "of 4", "cut"]
+    colours = report.run(
+        "return [...document.querySelectorAll('#list .value')].map((node) => node.className)"
+    )
+    assert colours == ["value low", "value high"]  # the verdict's, not the reward's sign
 
 
 @pytest.mark.parametrize(

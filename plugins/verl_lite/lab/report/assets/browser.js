@@ -3,10 +3,9 @@
 class Browser {
   constructor(rows, head) {
     this.rows = rows;
-    this.primary = rows.components.get(head.summary.primary) ?? "reward";
     this.shown = [];
     this.orders = new Map();
-    this.list = new RowList(byId("list"), byId("heads"), rows, this.primary);
+    this.list = new RowList(byId("list"), byId("heads"), rows);
     this.list.onChoose = (row, read) => {
       if (read) document.body.classList.add("reading");
       state.go({ row: String(row) });
@@ -21,7 +20,7 @@ class Browser {
 
   fillChoices() {
     const option = ([value, label]) => element("option", { value }, label);
-    const names = ["reward", "advantage", "group.spread", ...this.rows.components.values(), "characters", "tokens", "turns", `${this.primary}.ms`, "step", "advantage.change"];
+    const names = ["reward", "advantage", "group.spread", ...this.rows.components.values(), "characters", "tokens", "turns", `${this.rows.primary}.ms`, "step", "advantage.change"];
     const sorts = [...new Set(names)].filter((name) => this.rows.columns.has(name)).flatMap((name) => [[`-${name}`, `${name}, high first`], [name, `${name}, low first`]]);
     byId("f-sort").replaceChildren(...[["", "in file order"], ...sorts].map(option));
     byId("f-layout").replaceChildren(...[["list", "as a list"], ["table", "as a table"]].map(option));

@@ -19,6 +19,7 @@ async function unpack(node) {
 class Rows {
   constructor(head, nodes) {
     this.components = new Map(Object.entries(head.components)); // name -> the column of its values
+    this.primary = this.components.get(head.summary.primary) ?? "reward"; // the column that says what is correct
     this.columns = new Map(head.columns.map((column) => [column.name, column]));
     this.size = head.blocks.reduce((sum, size) => sum + size, 0);
     this.blockOf = new Uint32Array(this.size);

@@ -152,7 +152,8 @@ class Detail {
   }
 }
 
-function outcomeNode(rows, row) { // the reward, coloured by its sign
-  const reward = rows.get("reward", row);
-  return element("span", { class: `value ${reward === null ? "none" : reward > 0 ? "high" : "low"}` }, reward === null ? ("–") : number(reward, 3));
+function outcomeNode(rows, row) { // the reward, coloured by the verdict on the answer, or else by its sign
+  const [reward, verdict] = [rows.get("reward", row), rows.get(rows.primary, row)];
+  const isGood = verdict === 0 || verdict === 1 ? verdict === 1 : reward > 0;
+  return element("span", { class: `value ${reward === null ? "none" : isGood ? "high" : "low"}` }, number(reward, 3));
 }

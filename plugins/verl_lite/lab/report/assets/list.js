@@ -6,8 +6,8 @@ const MAX_CELL = 200;
 const LIMITS = ["length", "turns", "tool_seconds", "context"]; // finish reasons of what was cut
 
 class RowList {
-  constructor(host, heads, rows, primary) {
-    Object.assign(this, { host, heads, rows, primary });
+  constructor(host, heads, rows) {
+    Object.assign(this, { host, heads, rows });
     this.shown = [];
     this.chosen = -1;
     this.layout = "list";
@@ -67,10 +67,10 @@ class RowList {
   lines(row) {
     const { rows } = this;
     if (!rows.isLoaded(row)) return ["…"];
-    const [answer, outcome, reason] = [".answer", ".outcome", ".reason"].map((end) => rows.get(this.primary + end, row));
+    const [answer, outcome, reason] = [".answer", ".outcome", ".reason"].map((end) => rows.get(rows.primary + end, row));
     const reference = rows.get("reference", row);
     const label = rows.get("label", row);
-    const value = rows.get(this.primary, row);
+    const value = rows.get(rows.primary, row);
     const wrong = label !== null && value !== null && (value >= 0.5) !== label;
     const end = oneLine((rows.get("completion", row) ?? "").slice(-400));
     const said = answer === null ? (end.length > 36 ? `…${end.slice(-36)}` : end) : shortened(oneLine(answer), 80);
