@@ -169,7 +169,9 @@ def test_every_number_of_the_first_screen_leads_to_its_rows(
         "    if rollout.completion == '7':\n        raise KeyError('gold')\n"
         "    return rollout.completion == '6'\n"
     )
-    records = scored(sums, correct={"use": "exact"}, mine={"use": f"{tmp_path}/mine.py:mine", "weight": 0.1})
+    mine = {"use": f"{tmp_path}/mine.py:mine", "weight": 0.1}
+    gated = {"use": "length", "weight": 0.0, "when": "correct > 0"}
+    records = scored(sums, correct={"use": "exact"}, mine=mine, gated=gated)
     report.open(records)
     assert report.all(".tile h2") == [
         "Mean reward", "Groups without variance", "Failed scores", "Disagrees with the label",
@@ -197,6 +199,7 @@ def test_every_number_of_the_first_screen_leads_to_its_rows(
         assert count in (shown, groups, round(1000 * groups / 10)), said
         assert shown > 0, said
     assert "KeyError" in report.text("#tiles")
+    assert "not run" not in report.text("#tiles")  # a reward that its gate left out has not failed
 
 
 def test_bars_cells_and_slow_rows_lead_to_their_rows(report: Page, scored: Scored, sums: Rows) -> None:

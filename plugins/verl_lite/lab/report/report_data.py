@@ -182,8 +182,8 @@ def _tally(summary: Summary, record: Record, options: ReportOptions) -> None:
     summary.num_dropped += record.reward is None and bool(record.dropped_because)
     label = find_label(record, options.label)
     for name, score in record.components.items():
-        if score.value is None:
+        if score.value is None and "not_run" not in score.details:  # by a gate or the routing
             summary.failed.setdefault(name, Counter())[score.outcome] += 1
-        elif label is not None:
+        if score.value is not None and label is not None:
             counts = summary.labels.setdefault(name, [0, 0, 0, 0])
             counts[2 * (score.value < 0.5) + (not label)] += 1

@@ -1,6 +1,7 @@
 // The first screen: what the reward says, each number a link to the rows behind it. And the charts of all rows.
 
 const MAX_REASONS = 3;
+const NOT_RUN = "not run: "; // how the reason of a score begins that a gate or the routing left out: no failure
 
 function tile(title, value, ...more) {
   return element("section", { class: "tile" }, element("h2", {}, title), element("b", {}, value), more.map((line) => line && element("p", {}, line)));
@@ -43,7 +44,7 @@ function failuresTile(summary, rows, all) {
     const outcome = rows.reader(`${column}.outcome`) ?? (() => null);
     const reason = rows.isKnown(`${column}.reason`) ? rows.reader(`${column}.reason`) : () => undefined;
     for (const row of all) {
-      if (outcome(row) === null || outcome(row) === "ok") continue;
+      if (outcome(row) === null || outcome(row) === "ok" || reason(row)?.startsWith(NOT_RUN)) continue;
       const key = JSON.stringify([column, outcome(row), ...(reason(row) === undefined ? [] : [reason(row)])]);
       reasons.set(key, (reasons.get(key) || 0) + 1);
     }
@@ -56,7 +57,7 @@ function failuresTile(summary, rows, all) {
   });
   const failed = Object.values(summary.failed).reduce((sum, counts) => sum + (counts.error || 0) + (counts.timeout || 0), 0);
   const abstained = Object.values(summary.failed).reduce((sum, counts) => sum + (counts.abstain || 0), 0);
-  const where = (...wanted) => [...rows.components.values()].filter((column) => rows.columns.has(`${column}.outcome`)).flatMap((column) => wanted.map((outcome) => equals(`${column}.outcome`, outcome))).join(" or ");
+  const where = (...wanted) => [...rows.components.values()].filter((column) => rows.columns.has(`${column}.outcome`)).flatMap((column) => wanted.map((outcome) => equals(`${column}.outcome`, outcome) + (outcome === "abstain" && rows.columns.has(`${column}.reason`) ? ` and not ${nameText(`${column}.reason`)} contains "${NOT_RUN}"` : ""))).join(" or ");
   return tile("Failed scores", failed ? rowsLink(where("error", "timeout"), number(failed)) : "0",
     abstained ? rowsLink(where("abstain"), `${number(abstained)} abstained`) : null, summary.num_dropped ? rowsLink("dropped != null", `${plural(summary.num_dropped, "rollout")} dropped`) : null, ...lines);
 }
