@@ -159,6 +159,7 @@ RECORDED = {
     "tgi.jsonl": "tgi",
     "eval_protocol.jsonl": "eval-protocol",
     "langfuse.jsonl": "langfuse",
+    "mlflow.jsonl": "mlflow",
     "opentelemetry.jsonl": "opentelemetry",
     "opentelemetry_console.jsonl": "opentelemetry",
 }
@@ -195,6 +196,21 @@ def test_files_with_the_keys_that_the_peers_code_writes(name: str, tmp_path: Pat
     found, groups = read(path)
     assert found == name
     check(name, groups)
+
+
+def test_what_a_trace_should_answer_is_asked_of_its_last_model_call_only(tmp_path: Path) -> None:
+    trace = json.loads((FORMATS / "mlflow.jsonl").read_text().splitlines()[0])
+    outer, chat = trace["data"]["spans"]
+    said = {"spanType": '"LLM"', "spanInputs": '{"prompt": "a hint"}', "spanOutputs": '"two"'}
+    hint = {"span_id": "hint", "attributes": {f"mlflow.{key}": value for key, value in said.items()}}
+    path = tmp_path / "trace.json"
+    path.write_text(json.dumps({**trace, "data": {"spans": [outer, hint, chat]}}))
+    name, groups = read(path)
+    assert name == "mlflow"
+    assert [(r.rollout.completion, r.rollout.reference) for (r,) in groups] == [("two", None), ("4", "4")]
+    path.write_text(json.dumps({**trace, "data": {"spans": [outer]}}))
+    with pytest.raises(DataError, match="no span of type CHAT_MODEL or LLM"):
+        read(path)
 
 
 def test_scores_and_rewards_of_the_peers_are_kept() -> None:

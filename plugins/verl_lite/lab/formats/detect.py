@@ -89,6 +89,7 @@ FORMATS = {
         _table("tgi", table.TGI, "generated_text"),
         _table("langfuse", table.LANGFUSE, "traceId|observations|projectId", "input", "output"),
         _table("opentelemetry", table.OPENTELEMETRY, _SPAN),
+        _table("mlflow", table.MLFLOW, "info.trace_id|info.request_id", "data.spans"),
         _table(
             "evalplus",
             table.EVALPLUS,

@@ -1,5 +1,6 @@
 """Rows whose values stand deeper than a path can say: brought within reach before a table reads them."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -212,6 +213,37 @@ def nemo_rl(row: Row) -> Row:
 def opentelemetry(row: Row) -> Row:
     """`spans`: the model calls among the spans of an OTLP export, or of a span printed by the SDK."""
     return {"spans": [call for span in _spans(row) if (call := _call(span)) is not None]}
+
+
+def mlflow(row: Row) -> Row:
+    """`spans`: the model calls of a trace. What people expect of its answer goes to the last one."""
+    spans: list[Row] = []
+    for span in row["data"]["spans"]:
+        asked, said = (_of_mlflow(span, name) for name in ("spanInputs", "spanOutputs"))
+        if _of_mlflow(span, "spanType") in _MODEL_SPANS and asked is not None and said is not None:
+            spans.append({"input": asked, "output": said, "span_id": span.get("span_id")})
+    if not spans:
+        raise ValueError(
+            f"no span of type {' or '.join(_MODEL_SPANS)} with inputs and outputs: no model call"
+        )
+    expected = {
+        given["assessment_name"]: given["expectation"].get("value")
+        for given in row["info"].get("assessments") or ()
+        if given.get("expectation")
+    }
+    return {
+        "spans": [*spans[:-1], {**spans[-1], "expected": expected}],
+        "trace_id": row["info"].get("trace_id"),
+    }
+
+
+_MODEL_SPANS = ("CHAT_MODEL", "LLM")
+
+
+def _of_mlflow(span: Row, name: str) -> Any:
+    """An attribute of a span, which is JSON text."""
+    text = (span.get("attributes") or {}).get(f"mlflow.{name}")
+    return json.loads(text) if isinstance(text, str) else text
 
 
 def _spans(row: Row) -> Iterator[Row]:

@@ -249,6 +249,15 @@ OPENTELEMETRY = Fields(  # the attributes of model calls: GenAI, OpenLLMetry (tr
     id=("span_id",),
     finish_reason=("finish_reason",),
 )
+MLFLOW = Fields(  # traces, as Trace.to_json and `mlflow traces get` write them
+    prepare=prepare.mlflow,
+    each=("spans",),
+    completion=("output.choices.0.message", "output.generations.0.0.text", "output.output", "output"),
+    prompt=("input.messages", "input.prompt", "input.input", "input"),
+    reference=("expected.expected_response", "expected.expected_answer", *_REFERENCE),
+    id=("span_id",),
+    finish_reason=("output.choices.0.finish_reason",),
+)
 EVALPLUS = Fields(  # samples.jsonl, and each entry of `eval` in eval_results.json
     prepare=prepare.evalplus,
     each=("eval", HERE),
