@@ -121,8 +121,9 @@ def check(
     from verl_lite.engine.model.machine import local_ram
     from verl_lite.engine.preparation import prepare_run
 
-    prepared = prepare_run(checked, only_sft=checked.sft.is_on and not checked.steps)
     asked = None if gpu_gib is None else Gpu(name="GPU", memory_bytes=int(gpu_gib * 2**30))
+    only_sft = checked.sft.is_on and not checked.steps
+    prepared = prepare_run(checked, only_sft=only_sft, here=asked is None)
     gpu, ram = asked or local_gpu(), local_ram()
     plan = plan_memory(checked, shape_of(checked.model), gpu, ram=ram)
     for line in [*plan.lines(), *([] if gpu else plan.note_on_free(ram))]:

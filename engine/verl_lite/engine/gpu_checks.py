@@ -4,12 +4,16 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import requires, version
+from math import inf
 from pathlib import Path
 
 import torch
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from verl_lite.engine.cluster.launch import launched_rank
+from verl_lite.engine.cluster.resources import check_capacity
+from verl_lite.engine.config.gpu_settings import IDLE_WITHOUT_A_GPU, NEED_A_GPU, changed
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.memory_parts import GIB
 from verl_lite.engine.memory_plan import Gpu, plan_memory
@@ -66,10 +70,10 @@ def this_machine() -> Machine:
 def check_machine(config: TrainConfig, machine: Machine) -> list[str]:
     """Notes for the user. Raises ConfigError, with what to do, for a machine that cannot run `config`."""
     check_driver(machine)
-    _check_wanted(config, machine)
+    notes = _check_wanted(config, machine)
     if config.rollout.sampler == "vllm":
         _check_vllm(machine, is_elsewhere=config.cluster.address is not None)
-    return _check_equal(config, machine)
+    return [*notes, *_check_equal(config, machine)]
 
 
 def check_free_memory(config: TrainConfig, shape: ModelShape, machine: Machine) -> list[str]:
@@ -114,14 +118,30 @@ def check_driver(machine: Machine) -> None:
     )
 
 
-def _check_wanted(config: TrainConfig, machine: Machine) -> None:
-    if machine.devices or config.cluster.address is not None:
-        return
-    if named := config.rollout.needs_gpu:
+def _check_wanted(config: TrainConfig, machine: Machine) -> list[str]:
+    if config.cluster.address is not None:
+        return []
+    if machine.devices:
+        _check_count(config, len(machine.devices))
+        return []
+    if named := changed(config, NEED_A_GPU):
         why = "torch is built for the CPU" if machine.cuda is None else machine.failure or "torch finds none"
         raise ConfigError(
             f"{' and '.join(named)} needs a GPU, and there is none here ({why}): leave the setting out"
         )
+    return [f"{name} does nothing without a GPU" for name in changed(config, IDLE_WITHOUT_A_GPU)]
+
+
+def _check_count(config: TrainConfig, num_gpus: int) -> None:
+    """Before Ray or vLLM start: whether this machine has the GPUs that they will ask for."""
+    cuts = config.rollout.vllm.tensor_parallel_size
+    if not config.rollout.is_placed_by_ray and cuts > num_gpus:
+        raise ConfigError(
+            f"rollout.vllm.tensor_parallel_size={cuts} splits the engine over {cuts} GPUs, but {num_gpus} "
+            "can be seen here: lower it, or show more of them in CUDA_VISIBLE_DEVICES"
+        )
+    ranks = config.learner.num_ranks if config.steps and launched_rank() is None else 0
+    check_capacity(config, {"CPU": inf, "GPU": num_gpus}, num_ranks=ranks if ranks > 1 else 0, may_grow=False)
 
 
 def _check_vllm(machine: Machine, *, is_elsewhere: bool) -> None:
@@ -153,7 +173,7 @@ def _check_equal(config: TrainConfig, machine: Machine) -> list[str]:
     if len(kinds) < 2:
         return []
     text = f"the GPUs here differ: {', '.join(kinds)}"
-    if config.learner.num_ranks > 1 or config.rollout.is_placed_by_ray:
+    if (config.steps and config.learner.num_ranks > 1) or config.rollout.is_placed_by_ray:
         raise ConfigError(
             f"{text}; a run over several of them would wait for the slowest, and the smallest bounds all: "
             "name equal ones in CUDA_VISIBLE_DEVICES"

@@ -10,6 +10,7 @@ from verl_lite.engine.config.sft import SFTRowsConfig
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.data.prompts import read_prompts, read_sources
 from verl_lite.engine.data.stream import PromptSource
+from verl_lite.engine.gpu_checks import check_driver, check_machine, this_machine
 from verl_lite.engine.model.chat_template import ChatTemplate
 from verl_lite.engine.model.compatibility import check_config, check_critic, check_vocabulary
 from verl_lite.engine.model.configuration import check_context
@@ -104,12 +105,19 @@ class PreparedRun(ForRL):
 
 
 def prepare_run(
-    config: TrainConfig, folder: RunFolder | None = None, *, resume: bool = False, only_sft: bool = False
+    config: TrainConfig,
+    folder: RunFolder | None = None,
+    *,
+    resume: bool = False,
+    only_sft: bool = False,
+    here: bool = True,
 ) -> PreparedRun:
     """Check everything and read the data. Raises ConfigError, DataError or PluginError; writes nothing.
 
-    `folder` defaults to a new run's. `only_sft` skips the prompts of RL.
+    `folder` defaults to a new run's. `only_sft` skips the prompts of RL. Unless it will run `here`, this
+    machine is not checked.
     """
+    machine_notes = _check_machine(config, only_sft=only_sft) if here else []
     folder = folder or RunFolder(choose_run_dir(config, None, resume=resume))
     if resume:
         folder.check_same_run(config, free=FREE_IN_SFT if only_sft else FREE_TO_CHANGE)
@@ -129,7 +137,7 @@ def prepare_run(
     checkpoint, passed_over = _checkpoint(folder, config) if resume and not only_sft else (None, [])
     end_note = note_on_end(tokenizer, config.model.path, config.sft.end_of_turn)
     prepared = PreparedRun(
-        **vars(rl) | {"notes": [*filter(None, [end_note]), *rl.notes]},
+        **vars(rl) | {"notes": [*machine_notes, *filter(None, [end_note]), *rl.notes]},
         config=config,
         folder=folder,
         catalog=catalog,
@@ -154,6 +162,14 @@ def _refuse_other_data(prepared: PreparedRun) -> None:
             f"--resume: the rows of {' and '.join(changed)} are not those {folder.path} began with; "
             "put the old data back, or start a new run"
         )
+
+
+def _check_machine(config: TrainConfig, *, only_sft: bool) -> list[str]:
+    machine = this_machine()
+    if not only_sft:
+        return check_machine(config, machine)
+    check_driver(machine)
+    return []
 
 
 def _check_model(config: TrainConfig, *, only_sft: bool) -> Tokenizer:

@@ -1,8 +1,8 @@
 """One training run: prepare, warm up, start the sampler, train, evaluate, summarise."""
 
 import importlib.util
-from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -26,7 +26,7 @@ from verl_lite.engine.build import (
 )
 from verl_lite.engine.cluster.launch import launched_rank
 from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.gpu_checks import check_driver, check_free_memory, check_machine, this_machine
+from verl_lite.engine.gpu_checks import check_free_memory, this_machine
 from verl_lite.engine.memory_plan import Gpu, MemoryPlan, local_gpu, peak_tensor_bytes, plan_memory
 from verl_lite.engine.model.folder import default_device, load_policy, prepare_model, save_policy
 from verl_lite.engine.model.machine import local_ram
@@ -74,12 +74,11 @@ def train(
         open_run(
             config, prepare, command="train", run_dir=run_dir, resume=resume, console=console, show=show
         ) as run,
-        open_cluster(config, on_ray) as session,
+        _planned(config, on_ray, run.display) as (plan, session),
     ):
-        plan = _tell_memory_plan(config, on_ray, session, run.display)
         _begin(run)
         _train_with_restarts(run, on_ray, session, debug_inline=debug_inline)
-        if plan is not None and (note := plan.compare_learner(peak_tensor_bytes())):
+        if note := plan.compare_learner(peak_tensor_bytes()):
             run.display.note(note)
     return RunResult(run_dir=run.folder.path, summary=run.summary, stopped=run.stopped)
 
@@ -99,7 +98,6 @@ def train_only_sft(
     """
     if not config.sft.is_on:
         raise ConfigError("sft.steps=0 and sft.epochs=0: there is nothing to do; set one of them")
-    check_driver(this_machine())
     prepare = partial(prepare_run, config, resume=resume, only_sft=True)
     with open_run(
         config, prepare, command="sft", run_dir=run_dir, resume=resume, console=console, show=show
@@ -134,33 +132,48 @@ def _check_trainable(config: TrainConfig) -> None:
         )
 
 
-def _tell_memory_plan(
-    config: TrainConfig, on_ray: OnRay, session: "RayRuntime | None", display: Display
-) -> MemoryPlan | None:
-    """Check the memory, and show its plan if there are GPUs, a cluster, or less of it free than planned.
+@contextmanager
+def _planned(
+    config: TrainConfig, on_ray: OnRay, display: Display
+) -> "Iterator[tuple[MemoryPlan, RayRuntime | None]]":
+    """The memory plan and a Ray session, if Ray places anything; what does not fit is refused before that.
+
+    Only where the run joins a cluster are the GPUs and resources the cluster's.
+    """
+    if config.rollout.sampler == "vllm":
+        for note in vllm_switches():
+            display.note(note)
+    joins = config.cluster.address is not None
+    plan = None if joins else _tell_memory_plan(config, local_gpu(), display, on_ray=on_ray)
+    with open_cluster(config, on_ray) as session:
+        if plan is None:
+            assert session is not None  # an address without use is refused
+            gpu = _cluster_gpu(config, on_ray, session, display)
+            plan = _tell_memory_plan(config, gpu, display, on_ray=on_ray)
+        yield plan, session
+
+
+def _cluster_gpu(config: TrainConfig, on_ray: OnRay, session: "RayRuntime", display: Display) -> Gpu | None:
+    """The cluster's smallest GPU, after a note if the cluster has too little of anything as yet."""
+    from verl_lite.engine.cluster.nodes import smallest_gpu
+    from verl_lite.engine.cluster.resources import check_capacity
+
+    resources = session.ray.cluster_resources()
+    if short := check_capacity(config, resources, num_ranks=on_ray.num_ranks, may_grow=True):
+        display.note(short)
+    found = smallest_gpu(session.ray)
+    return Gpu(name=found[0], memory_bytes=found[1]) if found else None
+
+
+def _tell_memory_plan(config: TrainConfig, gpu: Gpu | None, display: Display, *, on_ray: OnRay) -> MemoryPlan:
+    """Check the memory, and show its plan if there are GPUs, Ray, or less of it free than planned.
 
     Raises ConfigError if the plan does not fit.
     """
-    machine, gpu = this_machine(), local_gpu()
-    switches = vllm_switches() if config.rollout.sampler == "vllm" else ()
-    for note in (*check_machine(config, machine), *switches):
-        display.note(note)
-    if session is not None:
-        from verl_lite.engine.cluster.resources import check_capacity
-
-        joined = config.cluster.address is not None
-        resources = session.ray.cluster_resources()
-        if short := check_capacity(config, resources, num_ranks=on_ray.num_ranks, may_grow=joined):
-            display.note(short)
-        if joined:
-            from verl_lite.engine.cluster.nodes import smallest_gpu
-
-            found = smallest_gpu(session.ray)
-            gpu = Gpu(name=found[0], memory_bytes=found[1]) if found else None
     shape, ram = shape_of(config.model), local_ram()
     plan = plan_memory(config, shape, gpu, ram=ram)
-    shown = plan.lines() if gpu is not None or session is not None else []
-    free = check_free_memory(config, shape, machine) if gpu is not None else plan.note_on_free(ram)
+    shown = plan.lines() if gpu is not None or on_ray.cpus else []
+    free = check_free_memory(config, shape, this_machine()) if gpu is not None else plan.note_on_free(ram)
     for line in (*shown, *free):
         display.note(line)
     return plan

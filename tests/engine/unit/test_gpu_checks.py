@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from verl_lite.engine import gpu_checks as module, training
+from verl_lite.engine import gpu_checks as module, preparation, training
 from verl_lite.engine.config import ModelConfig, TrainConfig
+from verl_lite.engine.config.gpu_settings import IDLE_WITHOUT_A_GPU, NEED_A_GPU, changed
 from verl_lite.engine.gpu_checks import Device, Machine, check_free_memory, check_machine
 from verl_lite.engine.memory_plan import peak_tensor_bytes, plan_memory
 from verl_lite.engine.model import shape_of
@@ -112,6 +113,78 @@ def test_what_is_wrong_is_said_in_one_line(changes: dict[str, Any], machine: Mac
 )
 def test_what_is_fine_passes(machine: Machine) -> None:
     assert check_machine(config(), machine) == []
+
+
+WITHOUT_GPU = {
+    "rollout.weight_transfer": "ipc",
+    "rollout.vllm.quantization": "fp8",
+    "rollout.vllm.tensor_parallel_size": 2,
+    "cluster.rewards.gpus": 0.5,
+    "rollout.vllm.gpu_memory_utilization": 0.9,
+    "rollout.vllm.enforce_eager": False,
+    "rollout.vllm.sleep": False,
+    "learner.offload_activations": True,
+    "learner.optimizer.offload": True,
+}
+
+
+def with_setting(path: str) -> TrainConfig:
+    """A run over Ray, so that Ray would start for it, with one setting for GPUs."""
+    tree: dict[str, Any] = {
+        "rollout": rollout(num_engines=2),
+        "cluster": {"rewards": {"count": 1}},
+        "learner": {"gradient_checkpointing": True},
+    }
+    if path == "rollout.weight_transfer":
+        tree["rollout"]["placement"] = "colocated"
+    section, *names = path.split(".")
+    holder = tree[section]
+    for name in names[:-1]:
+        holder = holder.setdefault(name, {})
+    holder[names[-1]] = WITHOUT_GPU[path]
+    return config(**tree)
+
+
+@pytest.mark.parametrize("path", [*NEED_A_GPU, *IDLE_WITHOUT_A_GPU])
+def test_settings_for_gpus_are_answered_before_ray(
+    path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By `config check` and `train`: refused, or said to do nothing."""
+    checked = with_setting(path)
+    assert changed(config(), [path]) == []  # at its default it needs nothing
+    monkeypatch.setattr(preparation, "this_machine", lambda: Machine(torch="2.13.0+cpu"))
+    monkeypatch.setattr(training, "open_cluster", lambda *_: pytest.fail("Ray was started"))
+    (named,) = changed(checked, [path])
+    if path in IDLE_WITHOUT_A_GPU:
+        assert f"{named} does nothing without a GPU" in preparation.prepare_run(checked).notes
+        return
+    message = f"{named} needs a GPU, and there is none here (torch is built for the CPU)"
+    for start in (preparation.prepare_run, lambda one: training.train(one, run_dir=tmp_path / "run")):
+        with pytest.raises(ConfigError) as told:
+            start(checked)
+        assert str(told.value).startswith(message)
+    assert not (tmp_path / "run").exists()
+    assert preparation.prepare_run(checked, here=False).notes == []  # config check --gpu-gib plans a GPU
+    assert preparation.prepare_run(checked, only_sft=True).notes == []  # SFT has no engine
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"rollout": rollout(vllm={"tensor_parallel_size": 4})},
+            "tensor_parallel_size=4 splits .* but 2 can",
+        ),
+        ({"rollout": rollout(num_engines=3)}, r"this run requests 3 GPUs \(Ray has 2\): rollout.num_engines"),
+        ({"learner": {"num_ranks": 4}}, r"this run requests 4 GPUs \(Ray has 2\): learner.num_ranks=4"),
+    ],
+)
+def test_more_gpus_than_there_are(changes: dict[str, Any], message: str) -> None:
+    two = Machine(**BUILT, devices=[gpu(), gpu()])
+    with pytest.raises(ConfigError, match=message):
+        check_machine(config(**changes), two)
+    cluster = {"address": "auto", "rewards": {"count": 1}}  # whose GPUs are not those of this machine
+    assert check_machine(config(**changes, cluster=cluster), two) == []
 
 
 def test_one_of_several_kinds_of_gpus_is_a_note() -> None:
@@ -239,7 +312,7 @@ def test_no_command_trains_on_the_cpu_beside_a_gpu_that_torch_cannot_use(
 ) -> None:
     """Before a model or data are read: neither is there."""
     old = Machine(**BUILT, driver="470.82.01", failure="The driver is too old (found 11040)")
-    for where in (training, preference_training):
+    for where in (preparation, preference_training):
         monkeypatch.setattr(where, "this_machine", lambda: old)
     with pytest.raises(ConfigError, match=r"an NVIDIA driver \(470\.82\.01\), but torch .* cannot use it"):
         start(tmp_path / "run")

@@ -106,16 +106,6 @@ class RolloutConfig(ConfigModel):
     """The running server, for sampler: vllm-server."""
 
     @property
-    def needs_gpu(self) -> list[str]:
-        """The settings that only a GPU can honour, as name=value."""
-        plain = {
-            "weight_transfer": (self.weight_transfer, "object_store"),
-            "vllm.quantization": (self.vllm.quantization, None),
-            "vllm.tensor_parallel_size": (self.vllm.tensor_parallel_size, 1),
-        }
-        return [f"rollout.{name}={value}" for name, (value, usual) in plain.items() if value != usual]
-
-    @property
     def context_tokens(self) -> int:
         return self.max_context_tokens or self.max_prompt_tokens + self.max_new_tokens
 

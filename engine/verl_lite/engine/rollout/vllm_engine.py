@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from verl_lite.engine.config.gpu_settings import NEED_A_GPU, changed
 from verl_lite.engine.config.learner import LoraConfig
 from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
@@ -294,7 +295,7 @@ def _gpu_arguments(config: RolloutConfig) -> dict[str, Any]:
 def _cpu_arguments(config: RolloutConfig) -> dict[str, Any]:
     """Raises ConfigError for settings that need a GPU."""
     vllm = config.vllm
-    if needed := config.needs_gpu:
+    if needed := changed(config, NEED_A_GPU, section="rollout"):
         raise ConfigError(f"{' and '.join(needed)} needs a GPU, and there is none here: leave it out")
     return {
         "enforce_eager": True,
