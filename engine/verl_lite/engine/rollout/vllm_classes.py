@@ -7,7 +7,10 @@ learner in the same process would run the patched class, and fail.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
+from textwrap import shorten
 from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
 
 from verl_lite.engine.rundir.out_of_memory import is_out_of_memory
 from verl_lite.errors import ConfigError, VerlLiteError
@@ -15,8 +18,9 @@ from verl_lite.errors import ConfigError, VerlLiteError
 # of what vLLM raises for a model whose config, shape or layers it does not know
 _START_ERRORS = (
     *(ValueError, TypeError, AttributeError, LookupError),
-    *(AssertionError, RuntimeError, ImportError),
+    *(AssertionError, RuntimeError, ImportError, OSError, StrictDataclassError),
 )
+MAX_REASON = 200  # characters: vLLM lists all the architectures that it has
 ONE_ENGINE = "one instance per process"  # of vLLM's allocator, which sleep needs
 
 
@@ -96,9 +100,11 @@ def clear_start_errors(model_path: str) -> Iterator[None]:
             ) from error
         release = version(installed_vllm() or "vllm")
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = next((line for line in lines if line.startswith("Value error, ")), lines[0] if lines else "")
+        whole = " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else ""
+        reason = next((line for line in lines if line.startswith("Value error, ")), whole)
+        reason = shorten(reason.removeprefix("Value error, "), MAX_REASON, placeholder=" …")
         raise ConfigError(
             f"vLLM {release} cannot run the model {model_path!r} here: {type(error).__name__}: "
-            f"{reason.removeprefix('Value error, ')}. Set rollout.sampler: transformers, which runs every "
+            f"{reason.removesuffix('.')}. Set rollout.sampler: transformers, which runs every "
             "model that the learner runs, or rollout.vllm.dtype: bfloat16 where the reason asks for it"
         ) from error

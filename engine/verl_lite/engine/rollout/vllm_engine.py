@@ -34,6 +34,7 @@ from verl_lite.errors import ConfigError
 CANARY_ID = "canary"
 NO_COMPILING = "TORCHDYNAMO_DISABLE"
 BEFORE_ALL = -1  # vLLM starts the smallest priority first; within one, in order of arrival
+FIRST_PROMPT = [0, 1, 2]
 TOKENS_PER_STEP = 8192  # on the CPU, where prompts are not split
 CACHED_BLOCK = 32  # tokens; the CPU's attention wants multiples of 32
 
@@ -277,7 +278,16 @@ def _start(
                 llm.apply_model(separate)
                 if not on_gpu:
                     llm.apply_model(use_router_bias)
+            _sample_once(llm)
         return llm
+
+
+def _sample_once(llm: Any) -> None:
+    """A first token: there are models that vLLM loads and fails at when they compute."""
+    from vllm import SamplingParams
+
+    once = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
+    llm.generate({"prompt_token_ids": FIRST_PROMPT}, once, use_tqdm=False)
 
 
 def _gpu_arguments(config: RolloutConfig) -> dict[str, Any]:
@@ -317,7 +327,7 @@ def in_this_process() -> bool:
 
 @contextmanager
 def _starting(on_gpu: bool) -> Iterator[None]:
-    """Capture stderr while vLLM is imported and starts, and show it if that fails.
+    """Capture stderr while vLLM is imported and starts, and show it if that fails in an unknown way.
 
     Without a GPU vLLM's own compiled functions are not compiled: 10 s for the one that returns
     log-probabilities, and nothing gained. torch looks when they are defined; the learner's may be compiled.
@@ -335,9 +345,10 @@ def _starting(on_gpu: bool) -> Iterator[None]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 yield
-        except BaseException:
-            aside.seek(0)
-            os.write(kept, aside.read())
+        except BaseException as error:
+            if not isinstance(error, ConfigError):  # which says itself what is wrong
+                aside.seek(0)
+                os.write(kept, aside.read())
             raise
         finally:
             os.dup2(kept, 2)

@@ -12,6 +12,7 @@ import torch
 
 from verl_lite.engine.config import RolloutConfig
 from verl_lite.engine.rollout.vllm_engine import NO_COMPILING, _start, _starting
+from verl_lite.errors import ConfigError
 
 
 class LLM:
@@ -23,6 +24,9 @@ class LLM:
         LLM.seen = {**options, "compiles": NO_COMPILING not in os.environ}
 
     def apply_model(self, function: Any) -> None: ...
+
+    def generate(self, prompt: Any, parameters: Any, *, use_tqdm: bool) -> None:
+        assert (parameters.max_tokens, use_tqdm) == (1, False)
 
 
 @pytest.fixture
@@ -46,6 +50,24 @@ def test_what_vllm_is_started_with_on_a_gpu() -> None:
         "logprobs_mode": "processed_logprobs", "model": "folder", "compiles": True,
     }  # fmt: skip
     assert {name: LLM.seen[name] for name in expected} == expected
+
+
+@pytest.mark.usefixtures("started")
+def test_a_model_that_fails_at_its_first_token_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    """As jetmoe does: vLLM loads it, without a GPU to profile it on."""
+
+    def generate(*_: Any, **options: Any) -> None:
+        os.write(2, b"what vLLM itself says\n")
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied (6x64 and 128x128)")
+
+    monkeypatch.setattr(LLM, "generate", generate)
+    with pytest.raises(
+        ConfigError, match=r"cannot run the model 'folder' here: RuntimeError: mat1 .* Set roll"
+    ):
+        _start("folder", RolloutConfig(), on_gpu=False, seed=0, options={})
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.usefixtures("started")
