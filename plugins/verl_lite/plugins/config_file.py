@@ -1,9 +1,10 @@
 """Read a YAML file into a frozen pydantic tree: overrides, suggestions, one message per mistake."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -12,13 +13,18 @@ from verl_lite.errors import ConfigError
 from verl_lite.plugins.settings import models_in
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+TYPO = 0.87  # of 1, how alike a name of the same section must be to be meant before names from elsewhere
+MOST_NAMES = 12
 
 
 class ConfigModel(BaseModel):
     """Base of every configuration section: frozen; refuses unknown keys, nan and inf.
 
     The docstring below a setting is its description: in the JSON Schema, in messages, in the docs.
+    `other_names` of a whole tree are names that people know from elsewhere, with the settings they are here.
     """
+
+    other_names: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(
         frozen=True,
@@ -136,10 +142,7 @@ def _explain(item: Any, model: type[BaseModel], data: Any) -> str:
     path = _path_in(data, item["loc"], is_missing=item["type"] == "missing")
     where = ".".join(path)
     if item["type"] == "extra_forbidden":
-        known = sorted(_keys_at(model, path[:-1]))
-        near = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
-        return f"unknown key '{where}': {hint}"
+        return f"unknown key '{where}': {_hint(model, path, item.get('input'))}"
     if item["type"] == "missing":
         return f"'{where}' is missing"
     if item["type"] == "value_error":
@@ -148,6 +151,43 @@ def _explain(item: Any, model: type[BaseModel], data: Any) -> str:
     got = item.get("input")
     meaning = _description_at(model, path)
     return f"{where}: {item['msg'].lower()}, got {got!r:.80}" + (f"\n  {where}: {meaning}" if meaning else "")
+
+
+def _hint(model: type[BaseModel], path: Sequence[str], value: object) -> str:
+    """What an unknown key may have been meant to be: a name of its section, or one from elsewhere."""
+    known = sorted(_keys_at(model, path[:-1]))
+    if typo := difflib.get_close_matches(path[-1], known, n=1, cutoff=TYPO):
+        return f"did you mean '{typo[0]}'?"
+    others: Mapping[str, str] = getattr(model, "other_names", {})
+    name = path[-1].lower().replace("-", "_")
+    if meant := [others[name]] if name in others else _elsewhere(model, name):
+        return f"did you mean {' or '.join(map(repr, meant))}?"
+    theirs = {key: others[key] for key in _keys_within(value) if key in others}
+    if theirs:
+        pairs = [f"{key} is {ours!r} here" for key, ours in list(theirs.items())[:MOST_NAMES]]
+        return f"a section of another trainer? {', '.join(pairs)}"
+    near = difflib.get_close_matches(path[-1], known, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+
+
+def _keys_within(value: object) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, inside in value.items():
+            yield str(key)
+            yield from _keys_within(inside)
+
+
+def _elsewhere(model: type[BaseModel], name: str, under: str = "") -> list[str]:
+    """The paths of the settings with this name; not in lists, nor in sections that a user names."""
+    found = []
+    for field, info in model.model_fields.items():
+        path = f"{under}{field}"
+        found += [path] if field == name else []
+        is_union = get_origin(info.annotation) in (Union, UnionType)
+        for each in get_args(info.annotation) if is_union else (info.annotation,):
+            if isinstance(each, type) and issubclass(each, BaseModel):
+                found += _elsewhere(each, name, f"{path}.")
+    return found
 
 
 def _path_in(data: object, loc: Sequence[int | str], *, is_missing: bool) -> list[str]:

@@ -1,6 +1,7 @@
 """A training run's configuration: its settings, and the checks across them, before anything loads."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import model_validator
 
@@ -12,6 +13,7 @@ from verl_lite.engine.config.cross_checks import (
     check_updates,
 )
 from verl_lite.engine.config.lora_sync import reason_to_merge
+from verl_lite.engine.config.peer_names import PEER_NAMES
 from verl_lite.engine.config.settings import TrainSettings
 from verl_lite.plugins.composite.config import leaves
 from verl_lite.plugins.config_file import load_config as load_config
@@ -22,6 +24,8 @@ class TrainConfig(TrainSettings):
 
     `deterministic` allows only bitwise repeatable kernels, and one thread on the CPU.
     """
+
+    other_names: ClassVar[Mapping[str, str]] = PEER_NAMES
 
     @property
     def accuracy_reward(self) -> str:

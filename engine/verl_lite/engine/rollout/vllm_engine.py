@@ -29,6 +29,7 @@ from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
 from verl_lite.engine.rollout.vllm_adapters import VllmAdapters, takes_adapters
 from verl_lite.engine.rollout.vllm_classes import classes_of_its_own, clear_start_errors
 from verl_lite.engine.rollout.vllm_cpu import repack_heads, use_kernels, use_router_bias
+from verl_lite.engine.rollout.vllm_models import arguments_for_model
 from verl_lite.errors import ConfigError
 
 CANARY_ID = "canary"
@@ -260,7 +261,7 @@ def _start(
         if not on_gpu and in_this_process():
             arguments |= use_kernels()
         caches = config.vllm.prefix_caching
-        arguments |= {
+        arguments |= arguments_for_model(model_path, on_gpu=on_gpu) | {
             "model": model_path,
             "max_model_len": config.context_tokens,
             "enable_prefix_caching": on_gpu if caches is None else caches,

@@ -110,10 +110,10 @@ class ExampleBuilder:
         for start, end, weight in _weighted_spans(text, responses, self._spans):
             for at in tokens.inside(start, end):
                 weights[at] = weight if at in trained else 0.0
-        if not any(weights) and not any(one.is_empty for one in responses):
-            self._fault(
-                FaultKind.EMPTY, conversation, f"every token weighs 0: {text[responses[0].start :]!r}"
-            )
+        says = any(w and i not in self._finder.markers for i, w in zip(tokens.ids, weights, strict=True))
+        if not says and not any(one.is_empty for one in responses):
+            what = "only end tokens weigh more than 0" if any(weights) else "every token weighs 0"
+            self._fault(FaultKind.EMPTY, conversation, f"{what}: {text[responses[0].start :]!r}")
         return SFTExample(input_ids=tokens.ids, weights_T=weights, row=conversation.id)
 
     def _compare_marks(

@@ -14,7 +14,7 @@ class FaultKind(StrEnum):
     LOST = "the template drops a part of the answer, so it would not be trained on"
     TOKENS_DIFFER = "the prompt has other tokens in training than at inference"
     NO_END = "the response has no end-of-turn token"
-    EMPTY = "the response is empty"
+    EMPTY = "nothing of the response would be trained on but its end"
     PADDING = "padding tokens are in the row"
     DOUBLE_START = "the row begins with the start token twice"
 
@@ -34,7 +34,8 @@ ADVICE = {
     "break), so that no token spans prompt and response",
     FaultKind.NO_END: "the model would never learn to stop: put the end-of-turn token in the template, or "
     "name one in sft.end_of_turn, which is then written behind every answer",
-    FaultKind.EMPTY: "remove such rows",
+    FaultKind.EMPTY: "remove empty answers; where the evidence shows an answer, let {% generation %} "
+    "in the template enclose it (or set sft.mask: prompt), and no rule of sft.loss.spans weigh it 0",
     FaultKind.PADDING: "remove the padding from the column: rows are plain text",
     FaultKind.DOUBLE_START: "remove the start token from the column: the template writes it",
 }

@@ -87,8 +87,9 @@ class Tokens:
 class ResponseFinder:
     """Finds responses with one template.
 
-    `end_ids` are tokens that end a turn besides eos; `named` are those that the config names. With
-    `closes_reasoning` an answer without reasoning closes the block that the generation prompt opened.
+    `end_ids` are tokens that end a turn besides eos; `named` are those that the config names. `markers` are
+    these and all other special tokens, which say nothing. With `closes_reasoning` an answer without reasoning
+    closes the block that the generation prompt opened.
     """
 
     def __init__(
@@ -111,6 +112,10 @@ class ResponseFinder:
         end = end_of_answer(tokenizer, list(ids), named)
         # without a word from the model or the config, eos would only be a guess
         is_known = bool(named) or end != tokenizer.eos_token_id
+        added = tokenizer.added_tokens_decoder
+        self.markers = frozenset([*ids, *(id for id, token in added.items() if token.special)])
+        names = sorted((token.content for id, token in added.items() if id in self.markers), key=len)
+        self._markers = re.compile("|".join(map(re.escape, reversed(names))) or r"\Z")
         self._end = str(tokenizer.convert_ids_to_tokens(end))
         self._adds_end = is_known
         self._closes_reasoning = closes_reasoning
@@ -166,7 +171,7 @@ class ResponseFinder:
             after=after,
             end=len(prompt) + at + len(end),
             is_ended=bool(ends),
-            is_empty=not body[:at].strip(),
+            is_empty=not self._markers.sub("", body[:at]).strip(),
         )
 
     def _by_content(

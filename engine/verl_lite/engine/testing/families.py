@@ -123,7 +123,7 @@ DENSE: Mapping[str, Family] = {
     "exaone4": _dense("exaone4", **MIXED),
     "gpt2": _dense("gpt2", n_positions=512, n_inner=192),
     "gptj": _dense("gptj", n_positions=512, rotary_dim=16),
-    "gpt-bigcode": _dense("gpt_bigcode", n_positions=512),
+    "gpt-bigcode": _dense("gpt_bigcode", n_positions=512, num_key_value_heads=1),
     "mpt": _dense("mpt", max_seq_len=512),
     "falcon": _dense("falcon", head_dim=ABSENT, multi_query=True, parallel_attn=True),
     "falcon-40b": _dense("falcon", head_dim=ABSENT, new_decoder_architecture=True, num_kv_heads=2),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FAMILIES: Mapping[str, Family] = {**DENSE, **MIXTURES}
 _PER_LAYER = ("layer_types", "layers_block_type", "block_types")  # options with an item per layer
+# vLLM reads grouped heads from the config of a class that has none, and computes another model
+_WHERE_KNOWN = {*EXPERTS, "num_key_value_heads"}
 _SPREAD = 0.2  # of what is added to norms, biases and buffers
 _SIZES = {
     "vocab_size": VOCAB,
@@ -53,7 +55,7 @@ def _sized(options: Mapping[str, Any], known: "PreTrainedConfig") -> dict[str, A
     return {
         name: value
         for name, value in {**_SIZES, "num_hidden_layers": num_layers, **options}.items()
-        if value is not ABSENT and (name not in EXPERTS or hasattr(known, name))
+        if value is not ABSENT and (name not in _WHERE_KNOWN or hasattr(known, name))
     }
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from verl_lite.engine.config import RolloutConfig
+from verl_lite.engine.rollout import vllm_engine
 from verl_lite.engine.rollout.vllm_engine import NO_COMPILING, _start, _starting
 from verl_lite.errors import ConfigError
 
@@ -37,6 +38,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("vllm.entrypoints.llm", "vllm.v1.sample.ops.logprobs"):
             importlib.import_module(name)
     monkeypatch.setattr(vllm, "LLM", LLM)
+    monkeypatch.setattr(vllm_engine, "arguments_for_model", lambda path, *, on_gpu: {})
 
 
 @pytest.mark.usefixtures("started")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
@@ -201,6 +202,42 @@ def test_a_second_start_token_and_an_empty_answer_are_found() -> None:
     build(builder, [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}])
     kinds = [fault.kind for fault in builder.faults]
     assert kinds == [FaultKind.DOUBLE_START, FaultKind.EMPTY, FaultKind.DOUBLE_START]
+
+
+MARKED_END = "{{ m['content'] }}{% generation %}<|im_end|>{% endgeneration %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "options", "answer", "evidence"),
+    [
+        pytest.param("{{ m['content'] }}<|im_end|>", {}, " ", "turn 1 is ", id="empty"),
+        pytest.param("<|a|>{{ m['content'] }}<|b|><|im_end|>", {}, "", "'<|a|><|b|><|im_end|>'", id="marked"),
+        pytest.param(MARKED_END, {"mask": "template"}, "It is 4.", "only end .* 'It is 4.", id="marks"),
+        pytest.param(
+            "{{ m['content'] }}<|im_end|>",
+            {"loss": {"spans": [{"pattern": "It.*4", "weight": 0}]}},
+            "It is 4",
+            "only end tokens .* 'It is 4",
+            id="spans",
+        ),
+    ],
+)
+def test_an_answer_of_which_only_end_tokens_are_trained_is_a_fault(
+    template: str, options: dict[str, Any], answer: str, evidence: str
+) -> None:
+    """Command-A's answers are between two markers of their own: an empty one is as empty between these."""
+    tokenizer = load_tokenizer("chatml")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|a|>", "<|b|>"]})
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}<|im_end|>{% else %}"
+        f"{template}{{% endif %}}{{% endfor %}}"
+    )
+    chat = [{"role": "user", "content": "2+2"}, {"role": "assistant", "content": answer}]
+    builder = builder_of(tokenizer, **options)
+    build(builder, chat)
+    (fault,) = builder.faults
+    assert fault.kind is FaultKind.EMPTY
+    assert re.search(evidence, fault.evidence)
 
 
 def test_reading_the_data_refuses_faults_in_one_message_with_advice(tmp_path: Path) -> None:
