@@ -226,8 +226,11 @@ Every number is the largest difference between two computations that should agre
   transformers'. `no`: vLLM cannot run it here; `rollout.sampler: transformers` does.
 - *adapters*: `rollout.lora_sync: adapters`; `merged`: vLLM takes only merged weights, which `auto` sends.
 
-The CPU build of vLLM has no kernels for state-space layers, sparse attention and some experts, and its latent
-attention (DeepSeek, GLM-4.7) gives other numbers than transformers'. None of this was tried on a GPU.
+The CPU build of vLLM has no kernels for state-space layers, sparse attention and some experts. Where its own
+class computes another model than transformers' does, vLLM is told so: it runs transformers' class for
+Gemma 3n (its own leaves out the embeddings of the layers) and, on the CPU, for latent attention (DeepSeek,
+GLM-4.7); for Cohere 2 it gets a window of one token less, to which it adds one. None of this was tried on a
+GPU.
 Families that read images ("failed to be inspected") need `torchvision` to be served by vLLM. Wherever a
 number of vLLM is bold, the canary stops a run in its first syncs: use `rollout.sampler: transformers`.
 

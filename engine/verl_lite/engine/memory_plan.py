@@ -90,7 +90,8 @@ class MemoryPlan:
     def note_on_free(self, ram: Ram | None) -> list[str]:
         """One line where less of the machine's memory is free than is planned."""
         needed = self.devices[0].total_bytes
-        if ram is None or needed <= ram.free_bytes:
+        is_elsewhere = self.devices[0].limit_bytes is None  # a cluster's nodes
+        if ram is None or is_elsewhere or needed <= ram.free_bytes:
             return []
         return [
             f"the run needs {needed / GIB:.1f} GiB at its largest, and {ram.free_bytes / GIB:.1f} of this "

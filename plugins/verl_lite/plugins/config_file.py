@@ -21,7 +21,8 @@ class ConfigModel(BaseModel):
     """Base of every configuration section: frozen; refuses unknown keys, nan and inf.
 
     The docstring below a setting is its description: in the JSON Schema, in messages, in the docs.
-    `other_names` of a whole tree are names that people know from elsewhere, with the settings they are here.
+    `other_names` of a whole tree are names that people know from elsewhere, with the settings they are here;
+    `section.name` is what a name means inside of a section.
     """
 
     other_names: ClassVar[Mapping[str, str]] = {}
@@ -160,7 +161,8 @@ def _hint(model: type[BaseModel], path: Sequence[str], value: object) -> str:
         return f"did you mean '{typo[0]}'?"
     others: Mapping[str, str] = getattr(model, "other_names", {})
     name = path[-1].lower().replace("-", "_")
-    if meant := [others[name]] if name in others else _elsewhere(model, name):
+    ours = others.get(f"{path[0]}.{name}", others.get(name))  # first the names of the section
+    if meant := [ours] if ours else _elsewhere(model, name):
         return f"did you mean {' or '.join(map(repr, meant))}?"
     theirs = {key: others[key] for key in _keys_within(value) if key in others}
     if theirs:

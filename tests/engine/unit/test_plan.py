@@ -1,5 +1,6 @@
 """The plan's numbers against hand-computed ones of known models and against what autograd really keeps."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,8 @@ def test_a_machine_that_cannot_hold_the_run_is_refused_and_a_full_one_noted() ->
     (note,) = plan.note_on_free(full)
     assert "and 10.0 of this machine's memory are free" in note
     assert plan.note_on_free(Ram(999 * GIB, 900 * GIB)) == plan.note_on_free(None) == []
+    on_a_cluster = replace(plan, devices=(replace(plan.devices[0], limit_bytes=None),))
+    assert on_a_cluster.note_on_free(full) == []  # its memory is not this machine's
     joined = {"cluster": {"address": "ray://head:10001"}, "rollout": {"num_engines": 2}}
     plan_memory(config(**joined), QWEN3_8B, None, ram=small)  # its machines are not this one
     lines = plan_memory(config(), QWEN3_8B, None).lines()

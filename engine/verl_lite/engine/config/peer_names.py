@@ -113,4 +113,24 @@ _THEIRS = {
     "cluster.address": "nnodes num_nodes",
 }
 
-PEER_NAMES: Mapping[str, str] = {name: ours for ours, theirs in _THEIRS.items() for name in theirs.split()}
+_THEIRS_IN_SFT = {
+    "sft.batch_rows": "batch_size train_batch_size per_device_train_batch_size micro_batch_size_per_gpu",
+    "sft.max_tokens": "max_length max_seq_length max_seq_len max_len",
+    "sft.epochs": "num_train_epochs num_epochs total_epochs max_epochs",
+    "sft.steps": "max_steps total_training_steps",
+    "sft.mask": "assistant_only_loss completion_only_loss",
+    "sft.text": "dataset_text_field",
+    "sft.data": "dataset train_files train_dataset dataset_name",
+    "sft.validation": "val_files eval_dataset",
+    "sft.validation.every_steps": "eval_steps test_freq",
+    "sft.lora": "peft_config use_peft",
+    "sft.optimizer.learning_rate": "lr learning_rate",
+    "sft.optimizer.schedule": "lr_scheduler_type lr_scheduler",
+    "sft.optimizer.warmup_steps": "warmup_ratio lr_warmup_steps lr_warmup_steps_ratio",
+    "sft.optimizer.max_grad_norm": "clip_grad grad_clip max_norm",
+}
+
+PEER_NAMES: Mapping[str, str] = {
+    **{name: ours for ours, theirs in _THEIRS.items() for name in theirs.split()},
+    **{f"sft.{name}": ours for ours, theirs in _THEIRS_IN_SFT.items() for name in theirs.split()},
+}

@@ -56,6 +56,9 @@ def test_every_setting_in_the_table_exists_and_no_name_is_one_already() -> None:
         ("learner.lr=1e-6", "learner.optimizer.learning_rate"),
         ("max_completion_length=256", "rollout.max_new_tokens"),
         ("Max-Prompt-Length=256", "rollout.max_prompt_tokens"),
+        ("sft.batch_size=16", "sft.batch_rows"),  # in SFT the same name is another setting
+        ("sft.max_length=2048", "sft.max_tokens"),
+        ("sft.learning_rate=2e-5", "sft.optimizer.learning_rate"),
         ("temperature=0.7", "rollout.temperature"),  # ours, in another place
         ("weight_decay=0.1", "sft.optimizer.weight_decay' or 'learner.optimizer.weight_decay"),
         ("algorithm.kl.coeficient=0.1", "coefficient"),  # a slip of the pen is one first
