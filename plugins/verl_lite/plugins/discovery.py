@@ -7,6 +7,7 @@ by commas) that may load; empty means none. The built-in rewards always load.
 
 import difflib
 import hashlib
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,7 +31,7 @@ from verl_lite.plugins.contract import (
 )
 from verl_lite.plugins.environments import contract as environments_contract
 from verl_lite.plugins.environments.contract import EnvironmentDefinition, ToolDefinition
-from verl_lite.plugins.local_files import is_reference, named_object, one_line
+from verl_lite.plugins.local_files import ByName, is_reference, named_object, one_line
 
 LOAD_PLUGINS_ENV = "VERL_LITE_LOAD_PLUGINS"
 HOOKS = ("register_rewards", "register_environments")
@@ -305,9 +306,12 @@ def _by_reference(use: str) -> RewardDefinition:
     call = found.value
     if peer:
         return foreign_reward(peer, call, name=found.name, source=found.source)
-    if not hasattr(call, "__verl_lite_reward__"):
-        contract.reward(found.name)(call)
-    return replace(definition_of(call), distribution=found.source)
+    is_declared = hasattr(call, "__verl_lite_reward__")
+    definition = definition_of(call) if is_declared else RewardDefinition(name=found.name, call=call)
+    definition = replace(contract.check_definition(definition), distribution=found.source)
+    module, path = found.place
+    is_sent_as_it_is = definition.is_async or not inspect.isroutine(call) or call.__qualname__ == path
+    return definition if is_sent_as_it_is else replace(definition, call=ByName(module, path))
 
 
 def content_hash(module_name: str) -> str:

@@ -32,6 +32,7 @@ class ByName:
 
     def __init__(self, module: str, path: str) -> None:
         self._place = module, path
+        self.__module__ = module  # its code is hashed for the score cache
         self.__wrapped__ = _attribute(sys.modules[module], path)
 
     @property

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from verl_lite.plugins.fast_init import fast_init
-from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.rollout import Rollout, clean_text
 
 
 class ScoreOutcome(StrEnum):
@@ -61,12 +61,17 @@ class Score:
     steps: tuple[StepScore, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.reason.isascii():
+            object.__setattr__(self, "reason", clean_text(self.reason))
         if self.value is None:
             if self.outcome is _OK:
                 object.__setattr__(self, "outcome", ScoreOutcome.ABSTAIN)
-        elif self.outcome is not _OK:
+            return
+        if type(self.value) is not float:
+            object.__setattr__(self, "value", _number(self.value))
+        if self.outcome is not _OK:
             raise ValueError(f"Score(value={self.value!r}, outcome={self.outcome}): a value means 'ok'")
-        elif not math.isfinite(self.value):
+        if not math.isfinite(self.value):
             raise ValueError(f"Score(value={self.value!r}): expected a finite number")
 
     @classmethod
@@ -98,14 +103,18 @@ def to_score(answer: object) -> Score:
         return answer
     if answer is None:
         return Score(None, ScoreOutcome.ABSTAIN)
-    if isinstance(answer, (bool, int, float)):
-        return Score(float(answer))
-    item = getattr(answer, "item", None)  # numpy and torch scalars, without importing either
-    if callable(item) and getattr(answer, "ndim", None) == 0:
-        return to_score(item())
+    return Score(_number(answer))
+
+
+def _number(value: object) -> float:
+    """A number of Python, numpy or torch as a float."""
+    if isinstance(value, (bool, int, float)):
+        return float(value)
+    item = getattr(value, "item", None)  # numpy and torch scalars, without importing either
+    if callable(item) and getattr(value, "ndim", None) == 0:
+        return _number(item())
     raise NotAScoreError(
-        f"a reward returned {type(answer).__name__} ({answer!r:.80}): "
-        "expected Score, float, int, bool or None"
+        f"a reward returned {type(value).__name__} ({value!r:.80}): expected Score, float, int, bool or None"
     )
 
 

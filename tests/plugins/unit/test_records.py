@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -254,3 +255,46 @@ def test_parts_written_with_the_same_columns_join(tmp_path: Path) -> None:
     join_record_files(parts, tmp_path / "all.parquet")
     read = [dict(record.rollout.columns) for record in read_records(tmp_path / "all.parquet")]
     assert read == [{"level": 1}, {"level": "x"}]
+
+
+def within_itself() -> dict[str, Any]:
+    found: dict[str, Any] = {"a": [1]}
+    found["a"].append(found)
+    return found
+
+
+def nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+@pytest.mark.parametrize(
+    ("details", "read"),
+    [
+        ({np.int64(3): np.float32(0.5), (1, 2): {1}}, {"3": 0.5, "(1, 2)": [1]}),
+        (within_itself(), {"a": [1, "..."]}),
+        ({"path": Path("x"), b"k": b"v"}, {"path": "x", "b'k'": "b'v'"}),
+        ({"said": "\ud800 \u00e9", "\ud801": 1}, {"said": "\ufffd \u00e9", "\ufffd": 1}),
+    ],
+)
+def test_whatever_a_reward_gives_as_details_can_be_written(
+    tmp_path: Path, suffix: str, details: dict[Any, Any], read: dict[str, Any]
+) -> None:
+    score = Score(1.0, reason="because \ud800", details=details)
+    part = ComponentScore(score=score, weight=1.0, contribution=1.0)
+    with RecordWriter(tmp_path / f"rollouts{suffix}") as writer:
+        writer.write([replace(SCORED, components={"odd": part})])
+    (record,) = read_records(tmp_path / f"rollouts{suffix}")
+    assert record.components["odd"].details == read
+    assert record.components["odd"].reason == "because \ufffd"
+
+
+def test_details_too_deep_for_json_are_cut(tmp_path: Path) -> None:
+    part = ComponentScore(score=Score(1.0, details={"tree": nested(100_000)}), weight=1.0, contribution=1.0)
+    with RecordWriter(tmp_path / "rollouts.jsonl") as writer:
+        writer.write([replace(SCORED, components={"deep": part})])
+    (record,) = read_records(tmp_path / "rollouts.jsonl")
+    assert str(record.components["deep"].details).count("[") == 99

@@ -8,7 +8,7 @@ import inspect
 import os
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from pydantic import BaseModel
 
@@ -153,7 +153,7 @@ def checked_answers(answer: object, expected: int, definition: RewardDefinition)
     Something other than a sequence, or a wrong length, is an "error" for every row of the call; a value
     that cannot be a score is one for its row only.
     """
-    if isinstance(answer, (str, bytes, Mapping)) or not hasattr(answer, "__len__"):
+    if isinstance(answer, (str, bytes, Mapping, Set)) or not hasattr(answer, "__len__"):
         reason = f"returned {_shown(answer)}: expected one answer for each of the {expected} rollouts"
         return [_breach(reason, definition)] * expected
     answers: list[object] = list(answer)  # type: ignore[call-overload]

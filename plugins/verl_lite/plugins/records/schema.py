@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from verl_lite.plugins.fast_init import fast_init
-from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.rollout import Rollout, clean_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,9 +101,33 @@ def arrow_schema(more: "Mapping[str, pa.DataType] | None" = None) -> "pa.Schema"
     return pa.schema({**columns, **(more or {})}, metadata={METADATA_KEY: str(SCHEMA_VERSION).encode()})
 
 
+MAX_DEPTH = 100
+
+
 def to_json(value: object) -> str:
-    """`value` as JSON text. Arrays and sets become lists; other types JSON lacks are written as `str`."""
-    return json.dumps(value, ensure_ascii=False, default=_plain, separators=(",", ":"))
+    """`value` as JSON text. Arrays and sets become lists; other types JSON lacks are written as `str`.
+
+    So are keys, where they are no text; a value within itself, or deeper than 100, is "...". Lone
+    surrogates are U+FFFD.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=_plain, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError):  # what a plugin gives as details may be anything
+        text = json.dumps(_readable(value, ()), ensure_ascii=False, separators=(",", ":"))
+    return clean_text(text)
+
+
+def _readable(value: object, above: tuple[object, ...]) -> object:
+    """`value` of types that JSON has; `above` are those that it is in."""
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if len(above) == MAX_DEPTH or any(value is one for one in above):
+        return "..."
+    if isinstance(value, Mapping):
+        return {str(key): _readable(one, (*above, value)) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_readable(one, (*above, value)) for one in value]
+    return _readable(_plain(value), (*above, value))
 
 
 def _plain(value: Any) -> Any:
