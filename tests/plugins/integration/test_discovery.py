@@ -321,6 +321,8 @@ from verl_lite.plugins import Step, environment, hookimpl, reward, tool
 
 @environment("{name}")
 class Game:
+    def __init__(self, options, row):
+        pass
     async def reset(self):
         return []
     async def step(self, message):
