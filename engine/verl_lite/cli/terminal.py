@@ -59,8 +59,9 @@ def print_rows(rows: Sequence[Sequence[str]]) -> None:
     has_width = console.is_terminal or "COLUMNS" in os.environ
     for *cells, last in rows:
         lines = last.splitlines() or [""]
-        if has_width:
-            lines = [part for line in lines for part in textwrap.wrap(line, max(console.width - indent, 30))]
+        if has_width:  # commands such as --golden are not broken
+            room = max(console.width - indent, 30)
+            lines = [p for line in lines for p in textwrap.wrap(line, room, break_on_hyphens=False)]
         first = "".join(cell.ljust(width + 2) for cell, width in zip(cells, widths, strict=True))
         text = Text(first + ("\n" + " " * indent).join(lines))
         text.rstrip()

@@ -190,7 +190,10 @@ def _comparable(text: str) -> list[str]:
     return re.sub(r"\d[\d.,e-]*( s\b|/s)|[\d.e-]+$", "#", text, flags=re.M).split()
 
 
-ROWS = [["  ok", "first", "one two three " * 12], [" note", "the second", "line one\nline two"]]
+ROWS = [
+    ["  ok", "first", "one two three " * 12 + "pin it with verl-lite score --update-golden"],
+    [" note", "the second", "line one\nline two"],
+]
 
 
 def test_on_a_terminal_the_last_column_is_wrapped_below_itself(
@@ -204,6 +207,7 @@ def test_on_a_terminal_the_last_column_is_wrapped_below_itself(
     assert all(line.startswith(" " * 19 + line.strip()) for line in rest)
     assert " ".join([first[19:], *map(str.strip, rest)]) == ROWS[0][2].strip()
     assert max(map(len, [first, *rest])) <= 60
+    assert any("--update-golden" in line for line in rest)
     assert (one, two) == (" note  the second  line one", " " * 19 + "line two")
 
 
