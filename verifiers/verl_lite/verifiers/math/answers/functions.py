@@ -127,7 +127,8 @@ def _is_renamed(reference: Expr, index: Expr, response: Expr) -> bool:
         return Expr("const", (), "pi") in walk(body)
     step = second - start
     is_line = third - second == step and abs(step) > 1 and start.denominator == step.denominator == 1
-    return is_line and reference.head == "rel" and reference.args[0].name in ("n", "m", "x", "N", "p")
+    named = reference.args[0].name if reference.head == "rel" else ""
+    return is_line and (named in ("n", "N") or (named in ("m", "x", "p") and start != 0))
 
 
 def _index_of(tree: Expr) -> Expr | None:

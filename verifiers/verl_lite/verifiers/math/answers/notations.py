@@ -2,6 +2,7 @@ r"""Notation read only where the other side has what it stands for: C_n^2, \Gamm
 
 import re
 from collections.abc import Callable
+from math import prod
 
 from verl_lite.verifiers.math.answers.answer import Answer, read_answer
 
@@ -39,8 +40,8 @@ def _factorial(match: re.Match[str]) -> str:
     top = int(re.findall("[0-9]+", argument)[0])
     if top % 2 == 0:
         return f"({top // 2 - 1})!" if top else match[0]
-    odd = f"({top - 2})!!" if top > 1 else "1"
-    return f"\\frac{{{odd}\\sqrt{{\\pi}}}}{{2^{{{(top - 1) // 2}}}}}"
+    odd = prod(range(top - 2, 0, -2))
+    return f"\\frac{{{odd}\\sqrt{{\\pi}}}}{{{2 ** ((top - 1) // 2)}}}"
 
 
 def _with_ways(ours: str, theirs: str) -> tuple[str, str] | None:

@@ -228,7 +228,8 @@ def _single_answer(sentence: str) -> Extraction:
         return Extraction(next(filter(None, spans[-1].groups())))
     numbers = _NUMBER.findall(sentence)
     if not spans and len(numbers) == 1:
-        if _BOUNDED.search(sentence.split(numbers[0], 1)[0]):
+        before = sentence.split(numbers[0], 1)[0]
+        if _BOUNDED.search(before) or _SUPPOSED.match(before):
             return Extraction(None, "the response bounds or denies a number")
         name = "" if is_denied or _NUMBER.search(stated) else stated  # in 100 days it is Monday
         return Extraction(_with_unit(sentence, numbers[0]), marked=_AROUND_NAME.sub("", name))
@@ -256,11 +257,13 @@ def _chosen(sentence: str) -> Extraction | None:
 _AFTER_VERB = re.compile(
     r".*(?:\bis\b|\bare\b|\bequals\b|=|\bget\b|\bgives\b|\bbe\b|:)\s*(.+?)$", re.IGNORECASE | re.DOTALL
 )
-_NUMBER_STATED = re.compile(rf"({_NUMBER.pattern})(?=\W*\Z|,\s+[a-z])")
-_BOUNDED = re.compile(
-    r"(?:\bnot|n't|\bcannot be|\bat (?:least|most)|\b(?:more|less|fewer|greater) than|\bup to)\s+\Z",
-    re.I,
+_NUMBER_STATED = re.compile(rf"({_NUMBER.pattern}(?:\s+[a-z][a-z ]{{0,30}})?)(?=\W*\Z|,\s+[a-z])")
+_BOUNDED = re.compile(  # what stands before the number
+    r"(?:\bnot|n't(?:\s+\w+)?|\b(?:do|does|did|will|can|would|could)\s+not\s+\w+|\bcannot be"
+    r"|\bat (?:least|most)|\b(?:more|less|fewer|greater) than|\bup to)\s+\Z",
+    re.IGNORECASE,
 )
+_SUPPOSED = re.compile(r"(?:if|unless|suppose)\b[^,]*\Z", re.IGNORECASE)
 _AROUND_NAME = re.compile(r"\A(?:an?|the|on)\s+|[.!]\Z")
 # "... $200,000 - $130,000 = $70,000": dollar signs before numbers, and no formula between two of them.
 _MONEY_RESULT = re.compile(
@@ -285,7 +288,7 @@ _ASIDE = re.compile(
 def _with_unit(sentence: str, number: str) -> str:
     """The number with the word behind it, which may be its unit."""
     rest = sentence.split(number, 1)[1]
-    word = re.match(r"\s*(?:million|billion|thousand)?\s*[A-Za-z/^0-9]{1,20}", rest)
+    word = re.match(r"\s*(?:million|billion|thousand|square|cubic)?\s*[A-Za-z/^0-9]{1,20}", rest)
     if word is None or re.match(
         r"\s*(?:in|and|as|of|for|is|at|on|to|by|a|such|that|which|possible|different|distinct|valid)\b",
         word[0],
