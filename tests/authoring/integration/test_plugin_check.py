@@ -14,7 +14,7 @@ from verl_lite.lab.authoring import PluginReport, check_plugin
 from verl_lite.lab.check import Level
 
 REWARDS = '''
-import os, random, time
+import os, random, threading, time
 from pydantic import BaseModel, Field
 from verl_lite.plugins import Score, reward
 
@@ -104,11 +104,20 @@ def words(rollout):
 def make_local():
     @reward("local")
     def local(rollout):
-        """Not at the top level of its module."""
+        """Not at the top level of its module, but found there by its name."""
         return 1.0
     return local
 
 local = make_local()
+
+class Locked:
+    """Keeps a lock, which cannot be pickled."""
+    def __init__(self):
+        self.lock = threading.Lock()
+    def __call__(self, rollout):
+        return 1.0
+
+locked = reward("locked")(Locked())
 
 class Needs(BaseModel):
     word: str
@@ -198,7 +207,7 @@ def test_good_rewards_of_every_form_pass(check: Check, name: str) -> None:
             "contract",
             "for 14 rollouts; sample-0: TypeError: a reward returned str ('4'): expected Score, float",
         ),
-        ("local", {"pickling": "fail", "purity": "note"}, "pickling", "at the top level of a module"),
+        ("locked", {"pickling": "fail", "purity": "note"}, "pickling", "at the top level of a module"),
     ],
 )
 def test_what_breaks_the_contract_is_found(
