@@ -146,22 +146,22 @@ def _planned(
     joins = config.cluster.address is not None
     plan = None if joins else _tell_memory_plan(config, local_gpu(), display, on_ray=on_ray)
     with open_cluster(config, on_ray) as session:
-        if plan is None:
-            assert session is not None  # an address without use is refused
-            gpu = _cluster_gpu(config, on_ray, session, display)
-            plan = _tell_memory_plan(config, gpu, display, on_ray=on_ray)
-        yield plan, session
+        gpu = None if session is None else _cluster_gpu(config, on_ray, session, display)
+        yield plan or _tell_memory_plan(config, gpu, display, on_ray=on_ray), session
 
 
 def _cluster_gpu(config: TrainConfig, on_ray: OnRay, session: "RayRuntime", display: Display) -> Gpu | None:
-    """The cluster's smallest GPU, after a note if the cluster has too little of anything as yet."""
+    """The smallest GPU of a cluster that the run joins, after a note if it has too little of anything as yet.
+
+    Raises ConfigError if this process's own Ray has too little, to which no node will come.
+    """
     from verl_lite.engine.cluster.nodes import smallest_gpu
     from verl_lite.engine.cluster.resources import check_capacity
 
-    resources = session.ray.cluster_resources()
-    if short := check_capacity(config, resources, num_ranks=on_ray.num_ranks, may_grow=True):
+    joins, resources = config.cluster.address is not None, session.ray.cluster_resources()
+    if short := check_capacity(config, resources, num_ranks=on_ray.num_ranks, may_grow=joins):
         display.note(short)
-    found = smallest_gpu(session.ray)
+    found = smallest_gpu(session.ray) if joins else None
     return Gpu(name=found[0], memory_bytes=found[1]) if found else None
 
 

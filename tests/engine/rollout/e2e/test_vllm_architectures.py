@@ -1,11 +1,16 @@
 """Families on real vLLM: changed weights arrive whole, and the learner's class stays as it was."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from verl_lite.engine.testing import family_model
+from verl_lite.engine import train
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.testing import family_model, write_family
+from verl_lite.errors import TrainingError
+from verl_lite.plugins import validate
 
 IDS = torch.arange(6, 46)[None]
 
@@ -71,3 +76,16 @@ def test_a_model_that_vllm_cannot_run_is_one_line(family: str, reason: str, tria
     assert reason in error
     assert "Set rollout.sampler: transformers" in error
     assert "\n" not in error
+
+
+@pytest.mark.slow
+def test_the_canary_stops_a_run_whose_sampler_computes_another_model(
+    small_run: dict[str, Any], tmp_path: Path
+) -> None:
+    """vLLM 0.32 computes HRM otherwise (docs/architectures.md), before any update."""
+    write_family("hrm-text", tmp_path / "model")
+    small_run["model"] = {"path": str(tmp_path / "model")}
+    small_run["rollout"] |= {"sampler": "vllm", "max_prompt_tokens": 64, "vllm": {"kv_cache_gib": 0.1}}
+    config = validate(TrainConfig, small_run, source="test")
+    with pytest.raises(TrainingError, match=r"version 0 did not reach the sampler.*another model"):
+        train(config, run_dir=tmp_path / "run", show="quiet")
