@@ -200,6 +200,7 @@ def test_on_a_terminal_the_last_column_is_wrapped_below_itself(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(console, "_width", 60)  # it keeps the width of where it was made
     print_rows(ROWS)
     first, *rest, one, two = capsys.readouterr().out.splitlines()
     assert first.startswith("  ok   first       one two three")
