@@ -444,9 +444,10 @@ def test_a_bad_row_costs_no_other_request_its_scores(file: Path) -> None:
 
 def test_rewards_that_cannot_start_and_a_port_that_is_taken(tmp_path: Path) -> None:
     (tmp_path / "local.py").write_text(
-        "from verl_lite.plugins import reward\n"
-        "def make():\n    @reward('local')\n    def local(r):\n        return 1.0\n    return local\n"
-        "local = make()\n"
+        "import threading\nfrom verl_lite.plugins import reward\n"
+        "class Locked:\n    lock = None\n    def __init__(self):\n        self.lock = threading.Lock()\n"
+        "    def __call__(self, rollout):\n        return 1.0\n"
+        "local = reward('local')(Locked())\n"
     )
     local = RewardsConfig.model_validate({"rewards": {"it": {"use": f"{tmp_path / 'local.py'}:local"}}})
     with pytest.raises(PluginError, match="cannot be sent to a worker process"):
