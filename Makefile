@@ -4,7 +4,7 @@ BIN := .venv/bin
 # A file's tests stay together; see tests/README.md
 PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo demo-real test test-slow test-all setup lint types contracts check docs format clean
+.PHONY: demo demo-real test test-slow test-long test-all setup lint types contracts check docs format clean
 
 demo: setup  ## set up, then train the tiny model: SFT, then GRPO on real vLLM rollouts
 	$(BIN)/verl-lite train examples/quickstart.yaml
@@ -16,10 +16,13 @@ demo-real: setup  ## the same with a real pretrained model, SmolLM2-135M: 98 MB 
 test: setup  ## set up, then run the tests (no GPU, no hub, no network)
 	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
-test-slow: setup  ## what `make test` leaves out: minutes each
-	$(BIN)/python -m pytest -m slow $(PARALLEL)
+test-slow: setup  ## what `make test` leaves out: up to a minute each
+	$(BIN)/python -m pytest -m "slow and not long" $(PARALLEL)
 
-test-all: test test-slow
+test-long: setup  ## what CI leaves out: whole runs of minutes, every night
+	$(BIN)/python -m pytest -m long $(PARALLEL)
+
+test-all: test test-slow test-long
 
 setup:
 	@$(PYTHON) scripts/setup_env.py

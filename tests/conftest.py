@@ -41,6 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 f"{item.nodeid}: is marked {_or(written)}: remove that, its folder says {tier}"
             )
         item.add_marker(tier)
+        if item.get_closest_marker("long"):
+            item.add_marker("slow")
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
     if "PYTEST_XDIST_WORKER" in os.environ:  # the longest first, so that no worker ends alone

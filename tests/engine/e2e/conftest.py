@@ -15,8 +15,8 @@ def command() -> Callable[..., str]:
 
     def run(folder: Path, *arguments: str, is_silent: bool = True) -> str:
         program = str(Path(sys.executable).parent / "verl-lite")
-        # idle threads of torch and of vLLM sleep instead of spinning on each other's cores
-        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+        # one thread, as in the tests' own processes: two of them share the machine
+        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [program, *arguments], cwd=folder, capture_output=True, text=True, env=environment
         )

@@ -73,7 +73,7 @@ def test_the_quickstart_made_small_learns_with_vllm(
     assert list((tmp_path / "run" / "tensorboard").rglob("events.out.tfevents.*"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_the_ppo_quickstart_learns_its_task(tmp_path: Path, command: Callable[..., str]) -> None:
     command(tmp_path, "train", str(QUICKSTART.with_name("quickstart_ppo.yaml")), "steps=24", "--run-dir=run")
@@ -107,7 +107,7 @@ def test_the_example_with_a_tool_made_small_trains_what_vllm_sampled(
         assert all(value == 0.0 for value, is_sampled in pairs if not is_sampled)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_example_on_reasoning_gym_made_small_learns_and_scores_again_offline(
     tmp_path: Path, command: Callable[..., str]
 ) -> None:

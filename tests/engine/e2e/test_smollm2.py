@@ -39,6 +39,7 @@ def train(command: Callable[..., str], folder: Path, model: str, *overrides: str
     return [row for row in read_metrics(folder / "run" / "metrics.jsonl") if "reward/mean" in row]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "mode",
     [

@@ -41,7 +41,7 @@ def data(small_run: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("mode", ["one_ahead", "async"])
+@pytest.mark.parametrize("mode", [pytest.param("one_ahead", marks=pytest.mark.long), "async"])
 def test_a_run_on_two_engines_samples_while_it_trains(
     data: dict[str, Any], mode: str, tmp_path: Path
 ) -> None:

@@ -108,7 +108,7 @@ def test_a_run_is_resumed_with_more_and_with_fewer_ranks(
     assert_same_curve(run_dir, alone)
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("accelerate", marks=pytest.mark.long)])
 def test_ranks_that_torchrun_starts_train_as_one_process_does(
     make: Callable[..., TrainConfig], alone: Path, tmp_path: Path, launcher: str
 ) -> None:

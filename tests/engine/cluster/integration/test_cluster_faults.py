@@ -82,7 +82,7 @@ def test_a_run_is_not_restarted_more_often_than_allowed(
     assert calls == [1, 2, 3]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1250)
 def test_a_run_on_a_cluster_outlives_a_node_and_one_process_of_each_kind(tmp_path: Path) -> None:
     """Ranks, engines and a reward worker on a head and two nodes; then Ctrl-C, which must leave nothing."""

@@ -19,13 +19,15 @@ IDS = torch.arange(6, 46)[None]
 @pytest.mark.parametrize(
     ("family", "implementation"),
     [
-        ("qwen3", "Qwen3ForCausalLM"),
+        pytest.param("qwen3", "Qwen3ForCausalLM", marks=pytest.mark.long),
         ("gpt2", "GPT2LMHeadModel"),  # a tied head, and embeddings of another name
         ("mixtral", "MixtralForCausalLM"),  # fused experts under other names
-        ("glm4-moe", "Glm4MoeForCausalLM"),  # a router's bias, which is no parameter
+        pytest.param(
+            "glm4-moe", "Glm4MoeForCausalLM", marks=pytest.mark.long
+        ),  # a router's bias, which is no parameter
         ("gpt-oss", "GptOssForCausalLM"),  # copied past the weight loaders
         ("ernie4_5-moe", "Ernie4_5_MoeForCausalLM"),  # a router's bias that the CPU build ignores
-        ("solar-open", "TransformersMoEForCausalLM"),
+        pytest.param("solar-open", "TransformersMoEForCausalLM", marks=pytest.mark.long),
     ],
 )
 def test_vllm_agrees_with_the_learner_before_and_after_syncs(
@@ -53,7 +55,7 @@ def test_a_class_that_vllm_takes_from_transformers_is_the_learners_own_afterward
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["llama", "phi3"])
+@pytest.mark.parametrize("family", ["llama", pytest.param("phi3", marks=pytest.mark.long)])
 def test_adapters_alone_are_synced(family: str, trials: Any) -> None:
     row = trials.sampler_row(family, adapters=True)
     assert not row.error
@@ -65,9 +67,9 @@ def test_adapters_alone_are_synced(family: str, trials: Any) -> None:
 @pytest.mark.parametrize(
     ("family", "reason"),
     [
-        ("gpt-neo", "GPTNeoForCausalLM"),
+        pytest.param("gpt-neo", "GPTNeoForCausalLM", marks=pytest.mark.long),
         ("jetmoe", "cannot be multiplied"),  # loaded, and failing when it computes
-        ("deepseek-v4", "mlp_layer_types"),
+        pytest.param("deepseek-v4", "mlp_layer_types", marks=pytest.mark.long),
     ],
 )
 def test_a_model_that_vllm_cannot_run_is_one_line(family: str, reason: str, trials: Any) -> None:

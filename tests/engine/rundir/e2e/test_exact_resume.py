@@ -181,7 +181,7 @@ def start() -> Iterator[Start]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kind", sorted(ALGORITHMS))
+@pytest.mark.parametrize("kind", [pytest.param("grpo", marks=pytest.mark.long), "ppo"])
 def test_with_vllm_in_the_loop_after_a_real_kill(
     kind: str, make_tree: Callable[..., Any], start: Start, tmp_path: Path
 ) -> None:
