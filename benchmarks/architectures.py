@@ -188,7 +188,8 @@ def _reasons(results: Mapping[str, Any]) -> str:
         notes = [learner.get("why", ""), learner.get("error", ""), learner.get("lora_why", "")]
         if (learner.get("logprobs") or 0) > EXACT:
             notes.append(f"the learner's numbers are wrong ({learner['logprobs']:.1g} nats): do not train it")
-        notes.append(vllm.get("error", "").partition(". Set rollout")[0])
+        error = vllm.get("error", "").partition(". Set rollout")[0]
+        notes.append(re.sub(r"'/tmp/\w+'", "the model", error))
         if vllm.get("synced") is not None and max(vllm["start"], vllm["synced"]) > SYNCED[vllm["dtype"]]:
             if vllm["start"] > SYNCED[vllm["dtype"]]:
                 notes.append(f"vLLM computes something else ({vllm['start']:.1g} nats before any sync)")
