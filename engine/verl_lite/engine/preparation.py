@@ -120,12 +120,8 @@ def prepare_run(
     machine_notes = _check_machine(config, only_sft=only_sft) if here else []
     folder = folder or RunFolder(choose_run_dir(config, None, resume=resume))
     if resume:
-        folder.check_same_run(config, free=FREE_IN_SFT if only_sft else FREE_TO_CHANGE)
-    if resume and only_sft:
-        folder.refuse_finished()
-    catalog = find_rewards()
-    if config.rewards:
-        build_composite(config, catalog)
+        _check_resumed(folder, config, only_sft=only_sft)
+    catalog = _check_rewards(config)
     check_trackers(config.logging.trackers)
     tokenizer = _check_model(config, only_sft=only_sft)
     today = config.data.date or date_of(folder.environment)
@@ -152,6 +148,19 @@ def prepare_run(
     )
     _refuse_other_data(prepared)
     return prepared
+
+
+def _check_resumed(folder: RunFolder, config: TrainConfig, *, only_sft: bool) -> None:
+    folder.check_same_run(config, free=FREE_IN_SFT if only_sft else FREE_TO_CHANGE)
+    if only_sft:
+        folder.refuse_finished()
+
+
+def _check_rewards(config: TrainConfig) -> RewardCatalog:
+    catalog = find_rewards()
+    if config.rewards:
+        build_composite(config, catalog)
+    return catalog
 
 
 def _refuse_other_data(prepared: PreparedRun) -> None:
