@@ -63,7 +63,7 @@ def test_every_mode_takes_it(
 
 def test_the_reward_for_the_form_rises(tmp_path: Path, model: str, command: Callable[..., str]) -> None:
     """What a few steps teach for sure: to write the answer's form, and to end it; not yet to compute."""
-    more = ("steps=5", "rollout.num_prompts=8", "rollout.num_samples=6")
+    more = ("sft.steps=2", "steps=5", "rollout.num_prompts=8", "rollout.num_samples=6")
     rows = train(command, tmp_path, model, *more, "learner.optimizer.learning_rate=2.5e-5")
     form = [row["reward/form/mean"] for row in rows]
-    assert sum(form[-2:]) > sum(form[:2]) + 0.1
+    assert sum(form[-2:]) > sum(form[:2]) + 0.3  # from 0.2 to 0.7 where it was tried
