@@ -122,8 +122,6 @@ class SamplerSettings:
 
 TurnOutcome = Literal["ok", "error", "timeout", "malformed", "unknown_tool", "truncated"]
 
-_MEDIA = re.compile("image|audio|video|file|document|blob|media", re.I)
-
 
 @fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ RESERVED = frozenset(
     }
 )  # fmt: skip
 METADATA_KEY = b"verl_lite.schema_version"
+MAX_DEPTH = 100  # of a value written as JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +100,6 @@ def arrow_schema(more: "Mapping[str, pa.DataType] | None" = None) -> "pa.Schema"
         "columns_json": text,
     }
     return pa.schema({**columns, **(more or {})}, metadata={METADATA_KEY: str(SCHEMA_VERSION).encode()})
-
-
-MAX_DEPTH = 100
 
 
 def to_json(value: object) -> str:

@@ -17,8 +17,6 @@ _LETTER = re.compile(
 )
 # Possessive throughout: otherwise each gap could be split in several ways, and the ways multiply.
 _SEVERAL = re.compile(r"\(?\s*+([A-J](?>\s*+\)?+\s*+(?:,?\s*+and|,|&|;)?+\s*+\(?+\s*+[A-J])++)\s*+\)?\Z")
-
-
 _DENIED = re.compile(r"is\s+(?!(?:the\s+)?(?:only\s+)?(?:answer|correct|right|best|true)\b)", re.IGNORECASE)
 
 

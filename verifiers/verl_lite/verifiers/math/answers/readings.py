@@ -55,8 +55,6 @@ _DOMAIN = re.compile(
     r"(.*?)\s*(?:[,;]\s*|\(\s*)([a-zA-Z]\s*(?:\\(?:ne|in)(?![a-z])|\\[lg]e(?![a-z])|[<>])[^,;=()]+(?:[\[(][^()=\[\]]*[\])])?)\)?\Z"
 )
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
-
-
 _ALL_REALS = re.compile(r"\\in\s*\\mathbb\s*\{?\s*R\s*\}?")
 _CONSTANT = re.compile(r"\b(?:arbitrary|constants?)\b", re.IGNORECASE)
 

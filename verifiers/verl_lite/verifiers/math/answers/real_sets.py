@@ -5,11 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from verl_lite.verifiers.math.algebra import numeric
-from verl_lite.verifiers.math.answers.assignments import (
-    assignment,
-    systems,
-    with_named_calls,
-)
+from verl_lite.verifiers.math.answers.assignments import assignment, systems, with_named_calls
 from verl_lite.verifiers.math.answers.relations import FLIPPED, same_relation
 from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.comparer import Comparer

@@ -36,13 +36,15 @@ def same_relation(comparer: Comparer, reference: Expr, response: Expr) -> bool:
 
 def _same_in_any_order(comparer: Comparer, ours: Sequence[Expr], theirs: Sequence[Expr]) -> bool:
     """b < 0 and a > 0 is a > 0 and b < 0."""
+    if len(ours) != len(theirs):
+        return False
     left = list(theirs)
     for part in ours:
         found = next((other for other in left if same_part(comparer, part, other)), None)
         if found is None:
             return False
         left.remove(found)
-    return not left
+    return True
 
 
 def _turned(relation: Expr) -> Expr:
